@@ -27,17 +27,24 @@ var may = map[string]string{
 	"link":  "",
 	"task":  "fault",
 
+	// What the server asks of others goes through one door; transfer copies
+	// what comes in by it, and does the work that a registry was asked for.
+	"outbound": "fault",
+	"upstream": "fault oci content outbound transfer",
+	"transfer": "fault oci content registry resource task",
+
 	"content":   "fault oci task",
 	"resource":  "fault arm task",
-	"registry":  "fault arm oci resource",
+	"registry":  "fault arm oci resource task",
 	"network":   "fault arm resource registry task",
 	"zone":      "fault arm resource network",
 	"directory": "fault arm",
 	"policy":    "fault arm resource",
 	"token":     "fault arm directory",
-	"access":    "fault arm oci link registry network policy directory token audit",
+	"access":    "fault arm oci link resource registry network policy directory token audit",
 	"audit":     "fault",
 	"authority": "fault",
+	"seal":      "fault",
 
 	"content/disk":   "fault oci content",
 	"link/wireguard": "fault link network",
@@ -46,10 +53,13 @@ var may = map[string]string{
 	"ociapi":   "fault oci link content registry access audit",
 	"armapi":   "fault arm link resource registry network access policy token audit directory",
 	"loginapi": "fault link directory token",
+	"graphapi": "fault resource directory",
 	"dnsapi":   "fault zone",
 
+	"door":     "link",
 	"client":   "fault arm",
 	"cmd/cove": "*",
+	"cmd/rows": "",
 }
 
 // It reads the files itself rather than ask go list, so that the test cache
