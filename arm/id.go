@@ -40,13 +40,15 @@ func ParseID(s string) (ID, error) {
 		if p == "" || p == "." || p == ".." {
 			return bad("it has an empty or dot segment")
 		}
-		if strings.ContainsFunc(p, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`%?#<>&:\`, r) || r > 0x7e }) {
+		if strings.ContainsFunc(p, func(r rune) bool {
+			return r <= ' ' || r == 0x7f || strings.ContainsRune("%?#<>&:;\\\"^{}|`", r) || r > 0x7e
+		}) {
 			return bad("a segment has a character that no name may have")
 		}
 	}
 	i := 0
 	for _, word := range []string{"subscriptions", "resourceGroups"} {
-		if i < len(parts) && strings.EqualFold(parts[i], word) {
+		if i < len(parts) && strings.EqualFold(parts[i], word) && (i == 2 || word == "subscriptions") {
 			if i+1 == len(parts) {
 				return bad("a name is missing after " + word)
 			}
@@ -65,7 +67,7 @@ func ParseID(s string) (ID, error) {
 			n := 2
 			if strings.EqualFold(parts[j], "providers") {
 				parts[j] = "providers"
-				if j+1 == len(parts) || j+2 == len(parts) {
+				if j+1 == len(parts) || j+2 == len(parts) || strings.EqualFold(parts[j+2], "providers") {
 					return bad("a resource type is missing after providers")
 				}
 			}
@@ -109,20 +111,25 @@ func (id ID) parts() []string {
 // Name is the last segment.
 func (id ID) Name() string { return id.text[strings.LastIndexByte(id.text, '/')+1:] }
 
-// Subscription is the subscription's id, "" where there is none.
-func (id ID) Subscription() string { return id.after("subscriptions") }
-
-// Group is the resource group's name, "" where there is none.
-func (id ID) Group() string { return id.after("resourceGroups") }
-
-func (id ID) after(word string) string {
-	p := id.parts()
-	for i := 0; i+1 < len(p); i += 2 {
-		if p[i] == word {
-			return p[i+1]
-		}
+// Subscription is the subscription's id, "" where there is none. It is looked
+// for at the front only: a provider may have a type of that name.
+func (id ID) Subscription() string {
+	if p := id.parts(); len(p) >= 2 && p[0] == "subscriptions" {
+		return p[1]
 	}
 	return ""
+}
+
+// Group is the resource group's name, "" where there is none.
+func (id ID) Group() string {
+	if p := id.parts(); id.inGroup(p) {
+		return p[3]
+	}
+	return ""
+}
+
+func (id ID) inGroup(p []string) bool {
+	return len(p) >= 4 && p[0] == "subscriptions" && p[2] == "resourceGroups"
 }
 
 // Type is the full resource type, such as
@@ -171,7 +178,7 @@ func (id ID) Parent() ID {
 
 // GroupID is the id of the resource group that id lies in, or zero.
 func (id ID) GroupID() ID {
-	if p := id.parts(); len(p) >= 4 && p[2] == "resourceGroups" {
+	if p := id.parts(); id.inGroup(p) {
 		return ID{"/" + strings.Join(p[:4], "/")}
 	}
 	return ID{}
