@@ -59,7 +59,11 @@ var _ = (*os.File)(nil) // File is an *os.File when the adapter is the disk
 //
 // Every method fails with the oci sentinel that fits: what a repository does
 // not have is unknown in it, whoever else has it.
+//
+// What a lock forbids fails with ErrDisallowed.
 type Service interface {
+	Inventory
+
 	// StatBlob and OpenBlob fail with ErrBlobUnknown also when the file's
 	// size is not its row's.
 	StatBlob(ctx context.Context, k Key, d oci.Digest) (oci.Descriptor, error)
@@ -102,6 +106,7 @@ type Service interface {
 	Tags(ctx context.Context, k Key, p Page) (tags []string, more bool, err error)
 	Repositories(ctx context.Context, registry string, p Page) (repos []string, more bool, err error)
 	// Referrers lists manifests of k whose subject is d, also when d is not
-	// there; artifactType filters unless "". Page.Last is a digest.
+	// there; artifactType filters unless "". Page.Last is a digest. A page
+	// ends early, with more set, when its annotations are large.
 	Referrers(ctx context.Context, k Key, d oci.Digest, artifactType string, p Page) (list []oci.Descriptor, more bool, err error)
 }
