@@ -22,7 +22,7 @@ type Object = map[string]any
 // Doc is one resource as it is stored.
 type Doc struct {
 	ID      arm.ID
-	UID     string // random, never used twice: a name made again is another resource
+	UID     string // random, never used twice: a name made again is another resource; set before a type's Check
 	ETag    string
 	Created time.Time
 	Changed time.Time
@@ -33,6 +33,7 @@ type Doc struct {
 var (
 	ErrUnknown = fault.Coded(fault.NotFound, "ResourceNotFound", "the resource was not found")
 	ErrStale   = fault.Coded(fault.Stale, "PreconditionFailed", "the resource has changed since it was read")
+	ErrNested  = fault.Coded(fault.Conflict, "CannotDeleteResource", "cannot delete resource while nested resources exist")
 )
 
 // Query selects documents. All that is set must hold.
@@ -74,6 +75,10 @@ type Store interface {
 	// order, batched, from now on, until ctx ends. It begins with one call
 	// with no ids: the moment from which nothing is missed.
 	Follow(ctx context.Context, fn func(ids []arm.ID)) error
+	// OnCommit has fn called after every commit of this process, before its
+	// Update returns, with the ids of what changed: whoever waits for the
+	// answer to a PUT finds it obeyed. fn must be quick and do no I/O.
+	OnCommit(fn func(ids []arm.ID))
 }
 
 // Change is a PUT or PATCH on its way through a type.
@@ -87,8 +92,23 @@ type Change struct {
 // Caller is who asks, as the control plane knows them.
 type Caller struct {
 	ObjectID string // the principal
+	Name     string // for people: the application id or user name
 	Tenant   string
 	May      func(action string, scope arm.ID) bool // holds a role for it now
+}
+
+type actor struct{}
+
+// As returns a context in which changes are recorded as by's. The service sets
+// it; a change without one is recorded as the server's own.
+func As(ctx context.Context, by Caller) context.Context {
+	return context.WithValue(ctx, actor{}, by.ObjectID)
+}
+
+// Actor is the object id of who changes things in ctx, "" for the server.
+func Actor(ctx context.Context) string {
+	id, _ := ctx.Value(actor{}).(string)
+	return id
 }
 
 // Type is one row of the table of resource types.
@@ -100,9 +120,24 @@ type Type struct {
 	ReadOnly []string
 	// Secret are dotted paths that are never shown.
 	Secret []string
+	// Unique says that a name may be taken once in the whole deployment,
+	// not only once under its parent; the second to ask gets ErrTaken.
+	Unique bool
+	// CheckName says what is wrong with a name, "" for nothing. Nil is the
+	// rule that most of ARM has: 1 to 80 letters, digits, - _ . and ( ),
+	// not ending in a dot.
+	CheckName func(name string) string
+	// Extension says that it may lie under any resource, group or
+	// subscription (a role assignment); other types that are nobody's child
+	// lie in a resource group.
+	Extension bool
 	// Located says that a new resource must name a location of this
 	// deployment.
 	Located bool
+	// Prepare looks at a PUT before its transaction begins: at what is kept
+	// elsewhere, which a transaction must not wait for. It may fill in the body,
+	// whose shape nobody has checked yet. Nil is nothing to look at.
+	Prepare func(ctx context.Context, id arm.ID, body Object) error
 	// Check looks at one change without I/O and returns every problem.
 	Check func(c *Change) []fault.Field
 	// Put brings about what comes with the change: children, addresses,
@@ -110,15 +145,33 @@ type Type struct {
 	Put func(ctx context.Context, tx Tx, c *Change) error
 	// Delete refuses, or takes away what hangs on the resource. Children of
 	// the id itself are deleted by the service, deepest first, each through
-	// its own type.
+	// its own type. It must refuse before it writes: in a cascade a resource
+	// refused with fault.Conflict is tried again after its users have gone.
 	Delete func(ctx context.Context, tx Tx, doc Doc, by Caller) error
 	// Show adds to a copy of the body what is computed on reading.
 	Show func(ctx context.Context, r Reader, doc Doc, body Object) error
-	// Actions are POST …/{id}/{name}; the caller needs "{Name}/{name}/action".
+	// Actions are POST …/{id}/{name}; the caller needs "{Name}/{name}/action",
+	// or what Needs has for the name.
 	Actions map[string]Action
+	// Long are actions that go on after their answer.
+	Long map[string]Long
+	// Needs is the permission of an action that Azure has under another name
+	// (Service.ActionName answers with it).
+	Needs map[string]string
+	// Computed are GET …/{id}/{name}, lists of what is worked out when asked
+	// for (a registry's usages); the caller needs "{Name}/{name}/read".
+	Computed map[string]Computed
 	// NoPut and NoDelete close a verb to callers (a NIC of a private endpoint).
 	NoPut, NoDelete bool
+	// Pins says that a DELETE of the parent itself is refused while one of
+	// these exists, with ErrNested; deleting the group takes both (ARM: a
+	// tracked child such as a zone's link to a virtual network).
+	Pins bool
 }
 
 // Action does a POST on a resource and returns the body of the answer.
 type Action func(ctx context.Context, tx Tx, doc Doc, by Caller, body Object) (Object, error)
+
+// Computed works out a list. Its items are shown as they are; those that have
+// a name can be asked for one by one.
+type Computed func(ctx context.Context, r Reader, doc Doc) ([]Object, error)
