@@ -29,6 +29,8 @@ type Settings struct {
 	DataEndpoint  bool           // dataEndpointEnabled
 	DataHosts     []string       // <name>.<region>.data.<suffix>
 	EverPrivate   bool           // has or had a private endpoint: public DNS keeps the privatelink label
+
+	admin *admin
 }
 
 // Lookup finds registries for the data path.

@@ -1,0 +1,214 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"cove.example/cove/fault"
+	"cove.example/cove/oci"
+	"cove.example/cove/resource"
+	"cove.example/cove/task"
+)
+
+// The resource types of registries.
+const (
+	TypeName       = "Microsoft.ContainerRegistry/registries"
+	TypeConnection = TypeName + "/privateEndpointConnections"
+)
+
+// The SKUs.
+const (
+	Basic    = "Basic"
+	Standard = "Standard"
+	Premium  = "Premium"
+)
+
+// DropTask is the kind of the task that deletes the content of a registry that
+// has been deleted. Its body is a Drop.
+const DropTask = "content.drop"
+
+// Drop says whose content is to go.
+type Drop struct {
+	UID string `json:"uid"`
+}
+
+// Config is what registries of a deployment have in common.
+type Config struct {
+	// Suffix is what login servers end in, without a leading dot:
+	// cr.cove.internal.
+	Suffix string
+	// Aliases are further hosts of registries, by the registry's lower-case
+	// name.
+	Aliases map[string][]string
+	// DefaultPublicAccess is publicNetworkAccess of a new registry that does
+	// not say: "" is Enabled, as Azure has it.
+	DefaultPublicAccess string
+	// Sealer keeps admin passwords unreadable in the database.
+	Sealer Sealer
+	// Size is how many bytes the content of a registry takes, by UID.
+	Size func(ctx context.Context, uid string) (int64, error)
+	// Tagged reports whether a repository of a registry, by UID, has a tag.
+	Tagged func(ctx context.Context, uid string, repo oci.Repo, tag oci.Tag) (bool, error)
+	// RegionsChanged runs in the transaction that adds a region to a registry
+	// or takes one away, when the registry has been written.
+	RegionsChanged func(ctx context.Context, tx resource.Tx, reg resource.Doc, by resource.Caller) error
+}
+
+// Paths of properties, below the body of a registry's document.
+const (
+	pathLoginServer  = "properties.loginServer"
+	pathCreated      = "properties.creationDate"
+	pathDataHosts    = "properties.dataEndpointHostNames"
+	pathConnections  = "properties.privateEndpointConnections"
+	pathPublic       = "properties.publicNetworkAccess"
+	pathAdmin        = "properties.adminUserEnabled"
+	pathAnonymous    = "properties.anonymousPullEnabled"
+	pathDataEndpoint = "properties.dataEndpointEnabled"
+	pathDefault      = "properties.networkRuleSet.defaultAction"
+	pathIPRules      = "properties.networkRuleSet.ipRules"
+	// The rest is cove's own: sealed passwords, and whether the registry has
+	// ever had a private endpoint.
+	pathPasswords   = "cove.passwords"
+	pathEverPrivate = "cove.everPrivate"
+)
+
+// reserved are the names under which a deployment itself answers.
+var reserved = []string{"privatelink", "management", "login", "graph", "logs", "portal"}
+
+// CheckName says what is wrong with the name of a registry.
+func CheckName(name string) string {
+	if len(name) < 5 || len(name) > 50 || strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
+	}) {
+		return "must be 5 to 50 letters and digits"
+	}
+	if slices.Contains(reserved, strings.ToLower(name)) {
+		return "is reserved"
+	}
+	return ""
+}
+
+// Type is the row for registries in the table of resource types.
+func Type(c Config) resource.Type {
+	return resource.Type{
+		Name:      TypeName,
+		ReadOnly:  []string{pathLoginServer, pathCreated, pathDataHosts, pathConnections, "properties.status", "sku.tier", "cove"},
+		Secret:    []string{"cove"},
+		Unique:    true,
+		CheckName: CheckName,
+		Located:   true,
+		Check:     c.check,
+		Put:       c.put,
+		Delete:    c.delete,
+		Show:      c.show,
+		Actions:   map[string]resource.Action{"listCredentials": c.listCredentials, "regenerateCredential": c.regenerateCredential},
+		Long:      map[string]resource.Long{"importImage": c.importImage},
+		Computed:  map[string]resource.Computed{"listUsages": c.usages, "privateLinkResources": c.linkResources},
+	}
+}
+
+// put fills in what the registry computes.
+func (c Config) put(ctx context.Context, tx resource.Tx, ch *resource.Change) error {
+	doc := ch.New
+	host := c.host(doc.ID.Name())
+	if ch.Old != nil && EverPrivate(*ch.Old) {
+		if err := whilePrivate(ctx, tx, doc); err != nil {
+			return err
+		}
+	}
+	resource.Assign(doc.Body, pathLoginServer, host)
+	if ch.Old == nil {
+		resource.Assign(doc.Body, pathCreated, ch.Now.UTC().Format(time.RFC3339Nano))
+	}
+	if sku, _ := resource.Lookup(doc.Body, "sku.name").(string); sku != Premium && len(regions(doc)) > 1 {
+		return fault.Problems([]fault.Field{{Path: "sku.name", Message: "the registry has replications, which need Premium"}})
+	}
+	c.nameDataHosts(doc)
+	if on, _ := resource.Lookup(doc.Body, pathAdmin).(bool); on && resource.Lookup(doc.Body, pathPasswords) == nil {
+		return c.newPasswords(doc, passwordNames...)
+	}
+	return nil
+}
+
+// whilePrivate refuses to take from under private endpoints what they need.
+func whilePrivate(ctx context.Context, r resource.Reader, doc *resource.Doc) error {
+	one, err := r.List(ctx, resource.Query{Type: TypeConnection, Under: doc.ID, Limit: 1})
+	if err != nil || len(one) == 0 {
+		return err
+	}
+	var problems []fault.Field
+	if resource.Lookup(doc.Body, "sku.name") != Premium {
+		problems = append(problems, fault.Field{Path: "sku.name", Message: "the registry has private endpoint connections, which need Premium"})
+	}
+	if resource.Lookup(doc.Body, pathDataEndpoint) != true {
+		problems = append(problems, fault.Field{Path: pathDataEndpoint, Message: "must be true while the registry has private endpoint connections"})
+	}
+	return fault.Problems(problems)
+}
+
+func (c Config) host(name string) string { return strings.ToLower(name) + "." + c.Suffix }
+
+// delete leaves the content to a task: it may be terabytes, and the name is
+// free at once since content belongs to the UID.
+func (c Config) delete(ctx context.Context, tx resource.Tx, doc resource.Doc, _ resource.Caller) error {
+	body, err := json.Marshal(Drop{UID: doc.UID})
+	if err != nil {
+		return fmt.Errorf("encode the task that drops content: %w", err)
+	}
+	return tx.Enqueue(ctx, task.New{Kind: DropTask, Key: doc.UID, Body: body})
+}
+
+// show adds the names that the registry has now, since the deployment may have
+// been given another suffix, and the private endpoint connections, which are
+// documents of their own. A registry that never had one costs no second read.
+func (c Config) show(ctx context.Context, r resource.Reader, doc resource.Doc, body resource.Object) error {
+	list := []any{}
+	if EverPrivate(doc) {
+		docs, err := r.List(ctx, resource.Query{Type: TypeConnection, Under: doc.ID})
+		if err != nil {
+			return err
+		}
+		for _, d := range docs {
+			one := resource.Clone(d.Body)
+			one["id"], one["name"], one["type"] = d.ID.String(), d.ID.Name(), TypeConnection
+			resource.Assign(one, "properties.provisioningState", "Succeeded")
+			list = append(list, one)
+		}
+	}
+	resource.Assign(body, pathConnections, list)
+	resource.Assign(body, pathLoginServer, c.host(doc.ID.Name()))
+	resource.Assign(body, pathDataHosts, c.shownDataHosts(&doc))
+	return nil
+}
+
+// EverPrivate reports whether a registry has or had a private endpoint.
+func EverPrivate(doc resource.Doc) bool {
+	yes, _ := resource.Lookup(doc.Body, pathEverPrivate).(bool)
+	return yes
+}
+
+// MakePrivate is called for a registry's document when it gets a private
+// endpoint, and reports whether it changed the document, which the caller then
+// puts. From then on public DNS keeps the privatelink label, and blobs are
+// answered by data hosts, which have addresses in the network too. It fails
+// where the SKU has no private endpoints.
+func (c Config) MakePrivate(doc *resource.Doc) (bool, error) {
+	if sku, _ := resource.Lookup(doc.Body, "sku.name").(string); sku != Premium {
+		return false, ErrSKU.Detail("The registry %s is of SKU %s; private endpoints need Premium.", doc.ID.Name(), sku)
+	}
+	on, _ := resource.Lookup(doc.Body, pathDataEndpoint).(bool)
+	if on && EverPrivate(*doc) {
+		return false, nil
+	}
+	resource.Assign(doc.Body, pathEverPrivate, true)
+	resource.Assign(doc.Body, pathDataEndpoint, true)
+	c.nameDataHosts(doc)
+	return true, nil
+}
+
+// ErrSKU is the failure of asking a registry for what its SKU does not have.
+var ErrSKU = fault.Coded(fault.Invalid, "SkuNotSupported", "the registry's SKU does not have this")
