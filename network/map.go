@@ -1,0 +1,519 @@
+package network
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"cove.example/cove/arm"
+	"cove.example/cove/resource"
+)
+
+// Map is what the data path knows of all networks. It implements Lookup from
+// immutable snapshots, one for each network, and keeps them as the store has
+// them: everything is read once, then only what a change names, and only the
+// networks that it concerns are made anew.
+//
+// Run keeps it so. A change that another node commits is obeyed when
+// Store.Follow tells of it. One of this process is obeyed before its writer
+// is answered, if the writer's store is Obeyed(store); lookups themselves
+// never wait.
+type Map struct {
+	store resource.Store
+	cfg   Config
+	log   *slog.Logger
+
+	table atomic.Pointer[map[string]*snapshot] // by arm.ID.Key of the network
+
+	// Guards pending: what is known to have changed and not yet read.
+	mu      sync.Mutex
+	pending map[string]arm.ID
+	stale   bool // read everything
+	wake    chan struct{}
+
+	// Held while documents are read and the table replaced, so that an older
+	// reading never replaces a newer one. Lookups do not take it.
+	reading sync.Mutex
+	parts   *parts
+
+	overlay reconciler
+}
+
+// NewMap returns a map of no networks; Load or Run fills it. It tells store
+// that it wants to hear of commits. Of cfg it needs Sealer and FrontEnd.
+func NewMap(store resource.Store, cfg Config, log *slog.Logger) *Map {
+	m := &Map{store: store, cfg: cfg, log: log, pending: map[string]arm.ID{}, wake: make(chan struct{}, 1), parts: newParts()}
+	m.overlay.init()
+	m.table.Store(&map[string]*snapshot{})
+	store.OnCommit(m.note)
+	return m
+}
+
+// snapshot is one network as the data path sees it.
+type snapshot struct {
+	endpoints map[netip.Addr]*Endpoint
+	members   map[netip.Addr]*Member
+	wanted    Wanted
+}
+
+// Endpoint implements Lookup.
+func (m *Map) Endpoint(network string, local netip.Addr) *Endpoint {
+	if s := (*m.table.Load())[network]; s != nil {
+		return s.endpoints[local]
+	}
+	return nil
+}
+
+// Member implements Lookup.
+func (m *Map) Member(network string, remote netip.Addr) *Member {
+	if s := (*m.table.Load())[network]; s != nil {
+		return s.members[remote]
+	}
+	return nil
+}
+
+// Wanted is an overlay network as it should be now. It reports false where
+// there is no network of that key.
+func (m *Map) Wanted(key string) (Wanted, bool) {
+	s := (*m.table.Load())[key]
+	if s == nil {
+		return Wanted{}, false
+	}
+	w := s.wanted
+	w.Prefixes, w.Addresses, w.Peers = slices.Clone(w.Prefixes), slices.Clone(w.Addresses), slices.Clone(w.Peers)
+	return w, true
+}
+
+// Networks are the keys of all networks, in order.
+func (m *Map) Networks() []string { return slices.Sorted(maps.Keys(*m.table.Load())) }
+
+// Load reads everything.
+func (m *Map) Load(ctx context.Context) error {
+	m.noteAll()
+	return m.catchUp(ctx)
+}
+
+// Run follows the store until ctx ends. While the store cannot be read, what
+// was known stays known, and reading is tried again.
+func (m *Map) Run(ctx context.Context) error {
+	go func() {
+		for ctx.Err() == nil {
+			err := m.store.Follow(ctx, func(ids []arm.ID) {
+				if len(ids) == 0 {
+					m.noteAll()
+				}
+				m.note(ids)
+			})
+			if ctx.Err() == nil {
+				m.log.Error("following the store of networks stopped; trying again", "err", err)
+				pause(ctx, time.Second)
+			}
+		}
+	}()
+	for wait := time.Duration(0); ; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.wake:
+		}
+		if err := m.catchUp(ctx); err != nil && ctx.Err() == nil {
+			wait = retryAfter(wait)
+			m.log.Error("networks could not be read; trying again", "err", err, "in", wait)
+			pause(ctx, wait)
+			m.ring()
+			continue
+		}
+		wait = 0
+	}
+}
+
+// note remembers what changed. It is called at every commit, so it only looks
+// at the type.
+func (m *Map) note(ids []arm.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := len(m.pending)
+	for _, id := range ids {
+		if mapped(id.Type()) {
+			m.pending[id.Key()] = id
+		}
+	}
+	if len(m.pending) > before {
+		m.ring()
+	}
+}
+
+func (m *Map) noteAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stale = true
+	m.ring()
+}
+
+func (m *Map) ring() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+func mapped(typ string) bool {
+	for _, t := range []string{TypeVirtualNetwork, TypeInterface, TypeMember, TypeEndpoint} {
+		if strings.EqualFold(typ, t) {
+			return true
+		}
+	}
+	return false
+}
+
+// catchUp returns when everything that was noted before the call is in the
+// table. Whoever comes while another reads waits for it, and finds as a rule
+// that it is done.
+func (m *Map) catchUp(ctx context.Context) error {
+	m.reading.Lock()
+	defer m.reading.Unlock()
+
+	m.mu.Lock()
+	ids, all := m.pending, m.stale
+	m.pending, m.stale = map[string]arm.ID{}, false
+	m.mu.Unlock()
+	if len(ids) == 0 && !all {
+		return nil
+	}
+	var changes []part
+	err := m.store.View(ctx, func(r resource.Reader) (err error) {
+		changes, err = m.read(ctx, r, ids, all)
+		return err
+	})
+	if err != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		maps.Copy(ids, m.pending)
+		m.pending, m.stale = ids, m.stale || all
+		return err
+	}
+	m.install(changes, all)
+	return nil
+}
+
+// read fetches the documents that changed, or all.
+func (m *Map) read(ctx context.Context, r resource.Reader, ids map[string]arm.ID, all bool) ([]part, error) {
+	var out []part
+	if all {
+		for _, typ := range []string{TypeVirtualNetwork, TypeInterface, TypeMember, TypeEndpoint} {
+			docs, err := r.List(ctx, resource.Query{Type: typ})
+			if err != nil {
+				return nil, err
+			}
+			for _, d := range docs {
+				out = append(out, m.decode(d))
+			}
+		}
+		return out, nil
+	}
+	for key, id := range ids {
+		doc, err := r.Get(ctx, id)
+		switch {
+		case errors.Is(err, resource.ErrUnknown):
+			out = append(out, part{key: key, typ: strings.ToLower(id.Type())})
+		case err != nil:
+			return nil, err
+		default:
+			out = append(out, m.decode(doc))
+		}
+	}
+	return out, nil
+}
+
+// install replaces the networks that changes concern.
+func (m *Map) install(changes []part, all bool) {
+	dirty := map[string]bool{}
+	if all {
+		m.parts = newParts()
+		for key := range *m.table.Load() {
+			dirty[key] = true
+		}
+	}
+	for _, p := range changes {
+		m.parts.set(p, dirty)
+	}
+	table := maps.Clone(*m.table.Load())
+	for key := range dirty {
+		if s := m.parts.build(key, m.cfg.frontEnd()); s != nil {
+			table[key] = s
+		} else {
+			delete(table, key)
+		}
+	}
+	m.table.Store(&table)
+	m.overlay.mark(dirty)
+}
+
+// part is one document as snapshots are built from it. All but the key and
+// the type are nil of a document that is gone or cannot be used.
+type part struct {
+	key, typ string
+	vnet     *vnetPart
+	nic      *nicPart
+	member   *memberPart
+	pe       *pePart
+}
+
+type vnetPart struct {
+	prefixes []netip.Prefix
+	key      PrivateKey
+}
+
+type nicPart struct {
+	id      arm.ID
+	vnet    string // key
+	pe      string // key; "" is a machine's
+	configs []nicConfig
+}
+
+type nicConfig struct {
+	subnet  arm.ID
+	address netip.Addr
+	member  string
+	fqdns   []string
+}
+
+type memberPart struct {
+	id  arm.ID
+	nic string // key
+	pub [32]byte
+	// kind is one of kinds.
+	kind string
+	// resolver is where it asks for names, Resolver if it is zero.
+	resolver netip.Addr
+}
+
+type pePart struct {
+	id, connection, registry arm.ID
+	state                    string
+}
+
+func (m *Map) decode(d resource.Doc) part {
+	p := part{key: d.ID.Key(), typ: strings.ToLower(d.ID.Type())}
+	var none problems
+	switch p.typ {
+	case strings.ToLower(TypeVirtualNetwork):
+		key, err := openKey(m.cfg.Sealer, d)
+		if err != nil {
+			// The other networks go on; this one has no tunnel without it.
+			m.log.Error("the key of a virtual network cannot be opened", "network", d.ID, "err", err)
+			break
+		}
+		p.vnet = &vnetPart{vnetPrefixes(&none, d.Body), key}
+	case strings.ToLower(TypeInterface):
+		n := &nicPart{id: d.ID}
+		if pe := idAt(d.Body, "properties", "privateEndpoint", "id"); !pe.IsZero() {
+			n.pe = pe.Key()
+		}
+		for _, c := range storedConfigs(d.Body) {
+			n.vnet = c.subnet.Parent().Key()
+			n.configs = append(n.configs, nicConfig{
+				c.subnet, c.address,
+				textAt(c.body, "properties", "privateLinkConnectionProperties", "requiredMemberName"), fqdns(c.body),
+			})
+		}
+		p.nic = n
+	case strings.ToLower(TypeMember):
+		pub, err := decodeKey(textAt(d.Body, "properties", "publicKey"))
+		if err != nil {
+			m.log.Error("a member has no usable key", "member", d.ID, "err", err)
+			break
+		}
+		p.member = &memberPart{d.ID, d.ID.Parent().Key(), pub, textAt(d.Body, "properties", "kind"), ownResolver(d.Body)}
+	case strings.ToLower(TypeEndpoint):
+		ask := readAsked(&none, d.Body)
+		p.pe = &pePart{d.ID, idAt(d.Body, "cove", "connection"), ask.target, readState(ask.body).Status}
+	}
+	return p
+}
+
+// parts are all documents by their keys, and which belong together.
+type parts struct {
+	vnets   map[string]*vnetPart
+	nics    map[string]*nicPart
+	members map[string]*memberPart
+	pes     map[string]*pePart
+
+	nicsOf   index // network → interfaces
+	nicsOfPE index // private endpoint → interfaces
+	machines index // interface → members
+}
+
+type index map[string]map[string]bool
+
+func (x index) add(of, key string) {
+	if x[of] == nil {
+		x[of] = map[string]bool{}
+	}
+	x[of][key] = true
+}
+
+func (x index) remove(of, key string) {
+	delete(x[of], key)
+	if len(x[of]) == 0 {
+		delete(x, of)
+	}
+}
+
+func newParts() *parts {
+	return &parts{
+		map[string]*vnetPart{},
+		map[string]*nicPart{},
+		map[string]*memberPart{},
+		map[string]*pePart{},
+		index{},
+		index{},
+		index{},
+	}
+}
+
+// set takes in one part and adds to dirty the networks that it was or is
+// part of.
+func (p *parts) set(c part, dirty map[string]bool) {
+	switch c.typ {
+	case strings.ToLower(TypeVirtualNetwork):
+		replace(p.vnets, c.key, c.vnet)
+		dirty[c.key] = true
+	case strings.ToLower(TypeInterface):
+		if old := p.nics[c.key]; old != nil {
+			p.nicsOf.remove(old.vnet, c.key)
+			p.nicsOfPE.remove(old.pe, c.key)
+			dirty[old.vnet] = true
+		}
+		replace(p.nics, c.key, c.nic)
+		if c.nic != nil {
+			p.nicsOf.add(c.nic.vnet, c.key)
+			p.nicsOfPE.add(c.nic.pe, c.key)
+			dirty[c.nic.vnet] = true
+		}
+	case strings.ToLower(TypeMember):
+		for _, m := range []*memberPart{p.members[c.key], c.member} {
+			if m != nil && p.nics[m.nic] != nil {
+				dirty[p.nics[m.nic].vnet] = true
+			}
+		}
+		if old := p.members[c.key]; old != nil {
+			p.machines.remove(old.nic, c.key)
+		}
+		replace(p.members, c.key, c.member)
+		if c.member != nil {
+			p.machines.add(c.member.nic, c.key)
+		}
+	case strings.ToLower(TypeEndpoint):
+		replace(p.pes, c.key, c.pe)
+		for nic := range p.nicsOfPE[c.key] {
+			dirty[p.nics[nic].vnet] = true
+		}
+	}
+}
+
+func replace[T any](m map[string]*T, key string, v *T) {
+	if v == nil {
+		delete(m, key)
+	} else {
+		m[key] = v
+	}
+}
+
+// build makes the snapshot of a network, nil where there is none.
+func (p *parts) build(key string, frontEnd netip.Addr) *snapshot {
+	vnet := p.vnets[key]
+	if vnet == nil {
+		return nil
+	}
+	s := &snapshot{
+		endpoints: map[netip.Addr]*Endpoint{},
+		members:   map[netip.Addr]*Member{},
+		wanted:    Wanted{Key: key, PrivateKey: vnet.key, Prefixes: vnet.prefixes, Addresses: []netip.Addr{Resolver, frontEnd}},
+	}
+	for nicKey := range p.nicsOf[key] {
+		nic := p.nics[nicKey]
+		if nic.pe != "" {
+			p.addEndpoint(s, nic)
+			continue
+		}
+		for memberKey := range p.machines[nicKey] {
+			m, first := p.members[memberKey], nic.configs[0]
+			s.members[first.address] = &Member{ID: m.id, NIC: nic.id, Subnet: first.subnet, Address: first.address, Kind: m.kind}
+			s.wanted.Peers = append(s.wanted.Peers, Peer{m.pub, first.address})
+			if m.resolver.IsValid() && !slices.Contains(s.wanted.Resolvers, m.resolver) {
+				s.wanted.Resolvers = append(s.wanted.Resolvers, m.resolver)
+			}
+		}
+	}
+	for _, a := range s.wanted.Resolvers {
+		if !slices.Contains(s.wanted.Addresses, a) {
+			s.wanted.Addresses = append(s.wanted.Addresses, a)
+		}
+	}
+	slices.SortFunc(s.wanted.Addresses, netip.Addr.Compare)
+	slices.SortFunc(s.wanted.Resolvers, netip.Addr.Compare)
+	slices.SortFunc(s.wanted.Peers, func(a, b Peer) int {
+		return cmp.Or(a.Address.Compare(b.Address), bytes.Compare(a.PublicKey[:], b.PublicKey[:]))
+	})
+	return s
+}
+
+// addEndpoint adds an endpoint's addresses whatever its state: a connection to
+// one that is not approved is refused in words, not with silence.
+func (p *parts) addEndpoint(s *snapshot, nic *nicPart) {
+	pe := p.pes[nic.pe]
+	if pe == nil {
+		return
+	}
+	for _, c := range nic.configs {
+		s.endpoints[c.address] = &Endpoint{
+			ID: pe.id, Connection: pe.connection, Registry: pe.registry, State: pe.state,
+			Member: c.member, Address: c.address, FQDNs: c.fqdns,
+		}
+		s.wanted.Addresses = append(s.wanted.Addresses, c.address)
+	}
+}
+
+// Obeyed is store, but an Update of it returns only when lookups see what it
+// committed, and when the overlay has been told, if that is soon.
+func (m *Map) Obeyed(store resource.Store) resource.Store { return obeyed{store, m} }
+
+type obeyed struct {
+	resource.Store
+	m *Map
+}
+
+// How long the writer of a change waits for it to be obeyed. The change is
+// durable by then and Run goes on trying, so nothing is lost with the wait.
+const (
+	readWait    = 5 * time.Second
+	overlayWait = time.Second
+)
+
+func (o obeyed) Update(ctx context.Context, fn func(resource.Tx) error) error {
+	if err := o.Store.Update(ctx, fn); err != nil {
+		return err
+	}
+	// The caller may have gone; the change has not.
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), readWait)
+	defer cancel()
+	if err := o.m.catchUp(wait); err != nil {
+		o.m.log.Error("networks could not be read after a change; trying again", "err", err)
+		o.m.ring()
+		return nil
+	}
+	wait, cancel = context.WithTimeout(context.WithoutCancel(ctx), overlayWait)
+	defer cancel()
+	o.m.overlay.settle(wait)
+	return nil
+}
