@@ -3,12 +3,15 @@
 // checks all ask here; none of them has a second opinion.
 //
 // Decide is pure. Guard gathers the facts for it: the registry, the private
-// endpoint that the connection reached, who the credential proves.
+// endpoint that the connection reached, who the credential proves. What was
+// considered and how each stage ended is kept as values; sentences are made
+// from them when somebody reads, from one catalogue.
 package access
 
 import (
 	"time"
 
+	"cove.example/cove/fault"
 	"cove.example/cove/link"
 	"cove.example/cove/registry"
 )
@@ -16,21 +19,30 @@ import (
 // Scope is what a call needs of a registry token: pull of a repository, *
 // of the catalog.
 type Scope struct {
-	Type   string // "repository" or "registry"
-	Name   string // the repository's name, or "catalog"
-	Action string // pull, push, delete, metadata_read, metadata_write, *
+	Type   string `json:"type"`   // "repository" or "registry"
+	Name   string `json:"name"`   // the repository's name, or "catalog"
+	Action string `json:"action"` // pull, push, delete, metadata_read, metadata_write, *
 }
+
+func (s Scope) String() string { return s.Type + ":" + s.Name + ":" + s.Action }
 
 // Ask is one request, as an edge saw it.
 type Ask struct {
 	ID        string // the correlation id, a GUID; the edge makes it
 	Origin    link.Origin
 	Host      string // the name that TLS and the Host header agree on; lower case, no port
-	Authority string // the Authorization header as it came; never logged
+	Capitals  bool   // the Host header spelt that name with capitals
+	Authority string `json:"-"` // the Authorization header as it came; never logged
 	Want      []Scope
 	Operation string // for the record: "ManifestGet", "Login", …
 	UserAgent string
 }
+
+// String keeps the credential out of every log.
+func (a Ask) String() string { return a.Operation + " " + a.Host + " " + a.ID }
+
+// GoString keeps it out of %#v.
+func (a Ask) GoString() string { return a.String() }
 
 // Outcome is how a step ended.
 type Outcome string
@@ -45,13 +57,13 @@ const (
 
 // Step is one stage of a decision, in words made from what was considered.
 type Step struct {
-	Name    string  `json:"name"`             // arrived, endpoint, public, rules, sign-in, permission
+	Name    string  `json:"name"`             // arrived, endpoint, public access, rules, sign-in, permission
 	Input   string  `json:"input,omitempty"`  // what it looked at: "203.0.113.9"
 	Rule    string  `json:"rule,omitempty"`   // what decided: "ipRules[2] 203.0.113.0/27", "privateEndpointConnections/c1"
 	Ref     string  `json:"ref,omitempty"`    // the resource id of that rule
 	Outcome Outcome `json:"outcome"`          //
 	Why     string  `json:"why"`              // one sentence
-	Reason  string  `json:"reason,omitempty"` // COVE-NET-003, on the step that decided
+	Reason  Reason  `json:"reason,omitempty"` // COVE-NET-003, on the step that decided
 }
 
 // Refusal is what kind of no.
@@ -63,15 +75,23 @@ const (
 	Network                 // 403 DENIED, before anything about the caller is looked at
 	Unauthenticated         // 401 with a challenge
 	Permission              // 401 with a challenge that names the scope
+	Unavailable             // 503: what the decision needs could not be read, so the answer is no
 )
 
 // Identity is who a credential proved.
 type Identity struct {
-	ObjectID string // of the directory; "" for admin users and anonymous
-	Name     string // for people: the application id, the admin user's name; "" is anonymous
-	Kind     string // servicePrincipal, admin, anonymous
-	Tenant   string
+	ObjectID string `json:"objectId,omitempty"` // of the directory; "" for admin users and anonymous
+	Name     string `json:"name,omitempty"`     // for people: the application id, the admin user's name; "" is anonymous
+	Kind     string `json:"kind,omitempty"`     // KindServicePrincipal, KindAdmin, KindAnonymous
+	Tenant   string `json:"tenant,omitempty"`
 }
+
+// The kinds of identity.
+const (
+	KindServicePrincipal = "servicePrincipal"
+	KindAdmin            = "admin"
+	KindAnonymous        = "anonymous"
+)
 
 // Verdict is the answer, with the way to it.
 type Verdict struct {
@@ -80,10 +100,51 @@ type Verdict struct {
 	Allow     bool
 	Refusal   Refusal
 	Reason    string // closed list, COVE-…; "" when allowed
-	Public    string // the sentence for the caller; ends with the correlation id
+	Public    string // the sentence for the caller
 	Challenge string // WWW-Authenticate of a 401
 	Identity  Identity
 	Registry  *registry.Settings // nil: no registry has this name
 	Endpoint  string             // id of the private endpoint it came through
-	Steps     []Step
+
+	rec record
+}
+
+// Steps are the stages of the decision in order, each with a sentence. They
+// are made when asked for; nobody reads those of most requests.
+func (v *Verdict) Steps() []Step { return v.rec.steps() }
+
+// String keeps the credential, which is in Ask, out of every log.
+func (v Verdict) String() string {
+	if v.Allow {
+		return "allowed " + v.Ask.String()
+	}
+	return "refused " + v.Reason + " " + v.Ask.String()
+}
+
+// GoString keeps it out of %#v.
+func (v Verdict) GoString() string { return v.String() }
+
+// Refused is a Verdict's no as an error.
+type Refused struct{ Verdict Verdict }
+
+func (e *Refused) Error() string { return e.Verdict.Reason + ": " + e.Verdict.Public }
+
+// Unwrap gives the failure its kind and public sentence.
+func (e *Refused) Unwrap() error {
+	kind := fault.Unauthenticated
+	switch e.Verdict.Refusal {
+	case Network:
+		kind = fault.Denied
+	case Unavailable:
+		kind = fault.Unavailable
+	}
+	return fault.Newf(kind, "%s", e.Verdict.Public)
+}
+
+// Err is nil when the verdict allows, else a *Refused.
+func (v Verdict) Err() error {
+	if v.Allow {
+		return nil
+	}
+	return &Refused{v}
 }
