@@ -1,0 +1,483 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"cove.example/cove/arm"
+	"cove.example/cove/resource"
+	"cove.example/cove/store"
+	"cove.example/cove/storetest"
+)
+
+func compareTables(m, fresh *Map) string {
+	return cmp.Diff(*fresh.table.Load(), *m.table.Load(), cmp.AllowUnexported(snapshot{}),
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+		cmp.Comparer(func(a, b arm.ID) bool { return a == b }),
+		cmp.Comparer(func(a, b PrivateKey) bool { return a == b }))
+}
+
+func (w *world) freshMap() *Map {
+	w.Helper()
+	m := NewMap(quiet{w.raw}, w.cfg, slog.New(slog.DiscardHandler))
+	w.check(m.Load(w.Context()))
+	return m
+}
+
+// quiet keeps the maps of a test from piling up in the store.
+type quiet struct{ resource.Store }
+
+func (quiet) OnCommit(func([]arm.ID)) {}
+
+// Whatever callers do, in whatever order, the map that was told of each change
+// is the map that reads everything anew, and so is one that only follows.
+func TestMapEqualsARebuild(t *testing.T) {
+	flag.Set("rapid.checks", "20")
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := newWorld(t, db)
+		follower := follow(w)
+		round, done := 0, map[string]int{}
+		rapid.Check(t, func(rt *rapid.T) {
+			round++
+			g := fmt.Sprintf("%s%d", group, round)
+			w.put(g, `{"location":"local"}`)
+			play(w, rt, g, done)
+			if diff := compareTables(w.m, w.freshMap()); diff != "" {
+				rt.Fatalf("the map (+) is not what a rebuild finds (-):\n%s", diff)
+			}
+			follower.until(w, func() bool { return compareTables(follower.m, w.m) == "" })
+			w.delete(g)
+		})
+		if n := len(*w.m.table.Load()); n != 0 {
+			t.Errorf("%d networks are left in the map", n)
+		}
+		for what, n := range done {
+			if n == 0 {
+				t.Errorf("%s never succeeded: the test shows nothing of it", what)
+			}
+		}
+	})
+}
+
+// play does random things in a group: some succeed, some are refused. It counts
+// in done what succeeded.
+func play(w *world, rt *rapid.T, g string, done map[string]int) {
+	one := func(what string, n int) int { return rapid.IntRange(0, n-1).Draw(rt, what) }
+	vnet := func() string {
+		return fmt.Sprintf("%s/providers/Microsoft.Network/virtualNetworks/v%d", g, one("vnet", 2))
+	}
+	sub := func() string { return vnet() + fmt.Sprintf("/subnets/s%d", one("subnet", 2)) }
+	nic := func() string {
+		return fmt.Sprintf("%s/providers/Microsoft.Network/networkInterfaces/n%d", g, one("nic", 4))
+	}
+	pe := func() string {
+		return fmt.Sprintf("%s/providers/Microsoft.Network/privateEndpoints/p%d", g, one("pe", 3))
+	}
+	reg := fmt.Sprintf("%s/providers/Microsoft.ContainerRegistry/registries/reg%d%s", g, one("registry", 2), strings.ReplaceAll(arm.MustID(g).Name(), "-", ""))
+	keys := []string{newKey(), newKey(), newKey()}
+	conn := func() string {
+		var ids []string
+		w.check(w.raw.View(w.Context(), func(r resource.Reader) error {
+			docs, err := r.List(w.Context(), resource.Query{Type: TypeConnection, Under: arm.MustID(reg)})
+			for _, d := range docs {
+				ids = append(ids, d.ID.String())
+			}
+			return err
+		}))
+		if len(ids) == 0 {
+			return reg + "/privateEndpointConnections/none"
+		}
+		return ids[one("connection", len(ids))]
+	}
+	const premium = `{"location":"local","sku":{"name":"Premium"},"properties":{}}`
+	doing := func(what string, do func() error) func(*rapid.T) {
+		done[what] += 0
+		return func(*rapid.T) {
+			if do() == nil {
+				done[what]++
+			}
+		}
+	}
+	put := func(id, body string) error { _, err := w.try(owner, id, body); return err }
+	network := func(id string, space int) error {
+		return put(id, fmt.Sprintf(`{"location":"local","properties":{"addressSpace":{"addressPrefixes":["10.%d.0.0/16","10.9.0.0/16"]},
+			"subnets":[{"name":"s0","properties":{"addressPrefix":"10.9.0.0/28"}},{"name":"s1","properties":{"addressPrefix":"10.9.1.0/28"}}]}}`, space))
+	}
+	w.put(reg, premium)
+	w.check(network(vnet(), 0))
+	rt.Repeat(map[string]func(*rapid.T){
+		"network":   doing("network", func() error { return network(vnet(), one("space", 3)) }),
+		"interface": doing("interface", func() error { return put(nic(), nicBody(sub(), "")) }),
+		"static": doing("static", func() error {
+			return put(nic(), nicBody(sub(), fmt.Sprintf("10.9.0.%d", 4+one("host", 6))))
+		}),
+		"member": doing("member", func() error {
+			return put(nic()+"/providers/Cove.Network/members/m", memberBody(keys[one("key", 3)], kinds[one("kind", len(kinds))]))
+		}),
+		"endpoint": doing("endpoint", func() error {
+			return put(pe(), peBody([]string{automatic, manual}[one("list", 2)], sub(), reg))
+		}),
+		"connection": doing("connection", func() error { return put(conn(), setState([]string{Approved, Rejected}[one("state", 2)])) }),
+		"registry":   doing("registry", func() error { return put(reg, premium) }),
+		"delete": doing("delete", func() error {
+			ids := []string{vnet(), sub(), nic(), nic() + "/providers/Cove.Network/members/m", pe(), conn(), reg}
+			return w.tryDelete(ids[one("what", len(ids))])
+		}),
+	})
+}
+
+// follower is a map on another node: it has only what the store tells.
+type follower struct {
+	m      *Map
+	change chan struct{}
+}
+
+func follow(w *world) *follower {
+	f := &follower{m: NewMap(quiet{w.raw}, w.cfg, slog.New(slog.DiscardHandler)), change: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = f.m.Run(ctx) })
+	wg.Go(func() { _ = f.m.Reconcile(ctx, f) })
+	w.Cleanup(func() { cancel(); wg.Wait() })
+	return f
+}
+
+// until waits for cond, which is asked whenever the follower has taken in a
+// change.
+func (f *follower) until(w *world, cond func() bool) {
+	w.Helper()
+	late := time.After(10 * time.Second)
+	for !cond() {
+		select {
+		case <-f.change:
+		case <-time.After(20 * time.Millisecond): // a change that is no matter of the overlay's
+		case <-late:
+			w.Fatal("the follower did not arrive in 10 s")
+		}
+	}
+}
+
+func (f *follower) Apply(Wanted) error { f.ring(); return nil }
+
+func (f *follower) Remove(string) error { f.ring(); return nil }
+
+func (f *follower) ring() {
+	select {
+	case f.change <- struct{}{}:
+	default:
+	}
+}
+
+// tunnels is an overlay that remembers what it was told, and fails on demand.
+type tunnels struct {
+	mu      sync.Mutex
+	have    map[string]Wanted
+	applied int
+	failing map[string]int // how often Apply is still to fail
+}
+
+func (o *tunnels) Apply(w Wanted) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.applied++
+	if o.failing[w.Key] > 0 {
+		o.failing[w.Key]--
+		return errors.New("no tunnels today")
+	}
+	o.have[w.Key] = w
+	return nil
+}
+
+func (o *tunnels) Remove(key string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.have, key)
+	return nil
+}
+
+func (o *tunnels) get(key string) (Wanted, int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.have[key], o.applied
+}
+
+func (w *world) reconcile(o Overlay) {
+	w.Helper()
+	ctx, cancel := context.WithCancel(w.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = w.m.Reconcile(ctx, o) }()
+	w.Cleanup(func() { cancel(); <-done })
+	for { // Reconcile marks every network when it begins to listen
+		w.m.overlay.mu.Lock()
+		running := w.m.overlay.running
+		w.m.overlay.mu.Unlock()
+		if running {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
+func TestOverlayFollowsEachChange(t *testing.T) {
+	each(t, func(w *world) {
+		w.vnet("10.0.0.0/16", "10.0.0.0/24")
+		w.registry()
+		o := &tunnels{have: map[string]Wanted{}}
+		w.reconcile(o)
+		key := arm.MustID(vnetID).Key()
+
+		// Each write is answered when the overlay has it.
+		w.pe("pe")
+		w.nic("vm", "")
+		pub := newKey()
+		w.put(memberID("vm", "m"), memberBody(pub, "vm"))
+		got, n := o.get(key)
+		want := []netip.Addr{netip.MustParseAddr("10.0.0.4"), netip.MustParseAddr("10.0.0.5"), DefaultFrontEnd, Resolver}
+		if !slices.Equal(got.Addresses, want) {
+			w.Errorf("addresses %v, want %v", got.Addresses, want)
+		}
+		raw, err := decodeKey(pub)
+		w.check(err)
+		if !slices.Equal(got.Peers, []Peer{{raw, netip.MustParseAddr("10.0.0.6")}}) {
+			w.Errorf("peers %v", got.Peers)
+		}
+		if !slices.Equal(got.Prefixes, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}) {
+			w.Errorf("prefixes %v", got.Prefixes)
+		}
+		// A rejected endpoint still answers, to say so; the overlay is the same.
+		w.put(w.connection(peID("pe")), setState(Rejected))
+		if now, again := o.get(key); again != n || !now.equal(got) {
+			w.Error("a change of state disturbed the tunnels")
+		}
+		w.delete(memberID("vm", "m"))
+		if now, _ := o.get(key); len(now.Peers) != 0 {
+			w.Error("a deleted member has a tunnel still")
+		}
+		w.delete(peID("pe"))
+		w.delete(nicID("vm"))
+		w.delete(vnetID)
+		if now, _ := o.get(key); now.Key != "" {
+			w.Error("a deleted network has an overlay still")
+		}
+	})
+}
+
+// One network that cannot be made holds up neither the others nor a writer,
+// and is made in the end.
+func TestOverlayThatFailsIsTriedAgain(t *testing.T) {
+	db := storetest.Open(t, storetest.SQLite(t))
+	w := newWorld(t, db)
+	const other = group + "/providers/Microsoft.Network/virtualNetworks/other"
+	o := &tunnels{have: map[string]Wanted{}, failing: map[string]int{arm.MustID(vnetID).Key(): 3}}
+	w.reconcile(o)
+	w.vnet("10.0.0.0/16", "10.0.0.0/24")
+	w.put(other, `{"location":"local","properties":{"addressSpace":{"addressPrefixes":["10.0.0.0/16"]}}}`)
+	if got, _ := o.get(arm.MustID(other).Key()); got.Key == "" {
+		t.Error("a network waited for another's failure")
+	}
+	late := time.After(10 * time.Second)
+	for {
+		if got, _ := o.get(arm.MustID(vnetID).Key()); got.Key != "" {
+			break
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-late:
+			t.Fatal("it was not tried again")
+		}
+	}
+	if !strings.Contains(w.log.String(), "no tunnels today") {
+		t.Error("the failure was not logged")
+	}
+	if strings.Contains(w.log.String(), "PrivateKey") {
+		t.Error("the log names a key")
+	}
+}
+
+// The store is unreadable for a while after a commit: what was known stays
+// known, and the change is obeyed once it can be read.
+func TestMapThatCannotReadTriesAgain(t *testing.T) {
+	w := newWorld(t, storetest.Open(t, storetest.SQLite(t)))
+	w.vnet("10.0.0.0/16", "10.0.0.0/24")
+	broken := &unreadable{Store: w.raw}
+	w.m.store = broken
+	broken.fail(true)
+	w.nic("vm", "") // still succeeds: it is committed
+	w.put(memberID("vm", "m"), memberBody(newKey(), "vm"))
+	here := netip.MustParseAddr("10.0.0.4")
+	if w.m.Member(arm.MustID(vnetID).Key(), here) != nil {
+		t.Fatal("the map was read although the store cannot be")
+	}
+	if len(w.m.Networks()) != 1 {
+		t.Error("what was known is forgotten")
+	}
+	broken.fail(false)
+	w.nic("other", "") // any later change brings in the earlier ones
+	if w.m.Member(arm.MustID(vnetID).Key(), here) == nil {
+		t.Error("a change was lost")
+	}
+}
+
+type unreadable struct {
+	resource.Store
+	mu  sync.Mutex
+	err error
+}
+
+func (u *unreadable) fail(yes bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.err = nil; yes {
+		u.err = errors.New("the database cannot be reached")
+	}
+}
+
+func (u *unreadable) View(ctx context.Context, fn func(resource.Reader) error) error {
+	u.mu.Lock()
+	err := u.err
+	u.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return u.Store.View(ctx, fn)
+}
+
+// A key that was copied from another network's row, or was sealed by another
+// deployment, gives no tunnel, and the other networks go on.
+func TestForeignKeyGivesNoTunnel(t *testing.T) {
+	w := newWorld(t, storetest.Open(t, storetest.SQLite(t)))
+	const other = group + "/providers/Microsoft.Network/virtualNetworks/other"
+	w.vnet("10.0.0.0/16", "10.0.0.0/24")
+	w.put(other, `{"location":"local","properties":{"addressSpace":{"addressPrefixes":["10.0.0.0/16"]}}}`)
+	w.update(func(ctx context.Context, tx resource.Tx) error {
+		from, err := tx.Get(ctx, arm.MustID(vnetID))
+		if err != nil {
+			return err
+		}
+		to, err := tx.Get(ctx, arm.MustID(other))
+		if err != nil {
+			return err
+		}
+		to.Body["cove"] = from.Body["cove"]
+		return tx.Put(ctx, &to)
+	})
+	if got := w.m.Networks(); !slices.Equal(got, []string{arm.MustID(vnetID).Key()}) {
+		t.Errorf("the networks are %v", got)
+	}
+}
+
+func TestEndpointChangedRunsInTheTransaction(t *testing.T) {
+	w := newWorld(t, storetest.Open(t, storetest.SQLite(t)))
+	w.vnet("10.0.0.0/16", "10.0.0.0/24")
+	w.registry()
+	var told []string
+	cfg := w.cfg
+	cfg.EndpointChanged = append(cfg.EndpointChanged, func(ctx context.Context, tx resource.Tx, pe resource.Doc) error {
+		told = append(told, stateOf(pe.Body))
+		if len(told) == 3 {
+			return errors.New("no")
+		}
+		return nil
+	})
+	svc, err := resource.New(resource.Config{Store: w.store, Types: Types(cfg), Locations: []string{"local"}})
+	w.check(err)
+	w.svc = svc
+	w.pe("pe")
+	var conn string
+	w.check(w.raw.View(t.Context(), func(r resource.Reader) error {
+		d, err := r.Get(t.Context(), arm.MustID(peID("pe")))
+		conn = textAt(d.Body, "cove", "connection")
+		return err
+	}))
+	w.put(conn, setState(Rejected))
+	if _, err := w.try(owner, conn, setState(Approved)); err == nil {
+		t.Error("a hook that failed did not fail the change")
+	}
+	if fmt.Sprint(told) != "[Approved Rejected Approved]" {
+		t.Errorf("the hook saw %v", told)
+	}
+	if s := stateOf(w.get(peID("pe"))); s != Rejected {
+		t.Errorf("the refused change left the endpoint %s", s)
+	}
+}
+
+// busy is a map of one network with 200 endpoints and 1,000 members.
+func busy(t testing.TB) (*Map, string) {
+	key := arm.MustID(vnetID).Key()
+	m := &Map{parts: newParts()}
+	m.overlay.init()
+	m.table.Store(&map[string]*snapshot{})
+	subnet := arm.MustID(subnetID)
+	changes := []part{{key: key, typ: strings.ToLower(TypeVirtualNetwork), vnet: &vnetPart{}}}
+	next := netip.MustParseAddr("10.0.0.4")
+	for i := range 1200 {
+		id := arm.MustID(nicID(fmt.Sprint("n", i)))
+		n := &nicPart{id: id, vnet: key, configs: []nicConfig{{subnet: subnet, address: next, member: GroupID}}}
+		next = next.Next()
+		if i < 200 {
+			pe := arm.MustID(peID(fmt.Sprint("p", i)))
+			n.pe = pe.Key()
+			changes = append(changes, part{key: n.pe, typ: strings.ToLower(TypeEndpoint), pe: &pePart{id: pe, state: Approved}})
+		} else {
+			mem := id.Child("providers/"+TypeMember, "m")
+			changes = append(changes, part{key: mem.Key(), typ: strings.ToLower(TypeMember), member: &memberPart{id: mem, nic: id.Key()}})
+		}
+		changes = append(changes, part{key: id.Key(), typ: strings.ToLower(TypeInterface), nic: n})
+	}
+	m.install(changes, false)
+	return m, key
+}
+
+func TestLookupsAllocateNothing(t *testing.T) {
+	m, key := busy(t)
+	pe, member, nothing := netip.MustParseAddr("10.0.0.100"), netip.MustParseAddr("10.0.1.100"), netip.MustParseAddr("10.9.9.9")
+	if m.Endpoint(key, pe) == nil || m.Member(key, member) == nil || m.Member(key, pe) != nil || m.Endpoint("", pe) != nil || m.Endpoint(key, nothing) != nil {
+		t.Fatal("the map does not answer as it was filled")
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		m.Endpoint(key, pe)
+		m.Member(key, member)
+		m.Member(key, nothing)
+		m.Endpoint("elsewhere", pe)
+	}); n != 0 {
+		t.Errorf("four lookups allocate %v times", n)
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	m, key := busy(b)
+	pe, member := netip.MustParseAddr("10.0.0.100"), netip.MustParseAddr("10.0.1.100")
+	b.ReportAllocs()
+	for b.Loop() {
+		if m.Endpoint(key, pe) == nil || m.Member(key, member) == nil {
+			b.Fatal("not found")
+		}
+	}
+}
+
+func BenchmarkInstallOneChange(b *testing.B) {
+	m, key := busy(b)
+	id := arm.MustID(nicID("n700"))
+	n := *m.parts.nics[id.Key()]
+	b.ReportAllocs()
+	for b.Loop() {
+		m.install([]part{{key: id.Key(), typ: strings.ToLower(TypeInterface), nic: &n}}, false)
+	}
+	if m.Networks()[0] != key {
+		b.Fatal("the network has gone")
+	}
+}

@@ -1,0 +1,320 @@
+package policy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"cove.example/cove/arm"
+	"cove.example/cove/fault"
+	"cove.example/cove/policy"
+	"cove.example/cove/resource"
+	"cove.example/cove/store"
+	"cove.example/cove/storetest"
+)
+
+const (
+	ci     = "22222222-2222-4222-8222-222222222222"
+	laptop = "33333333-3333-4333-8333-333333333333"
+)
+
+// follow runs roles until the test ends and waits until it answers from memory.
+func follow(t *testing.T, r *policy.Roles) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("following ended with %v", err)
+		}
+	})
+	wait(t, "following to begin", func() bool { return r.Live() })
+}
+
+func wait(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !done() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func may(t *testing.T, r *policy.Roles, who, action string, scope arm.ID) bool {
+	t.Helper()
+	d, err := r.May(t.Context(), who, action, scope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.Allowed
+}
+
+func TestRolesObeyAChangeAtOnce(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		docs := store.NewResources(db)
+		r := policy.NewRoles(docs)
+		if may(t, r, ci, policy.ActionPull, harbor) {
+			t.Fatal("allowed in an empty directory")
+		}
+		if err := policy.Grant(t.Context(), docs, laptop, policy.RoleOwner, everyone); err != nil {
+			t.Fatal(err)
+		}
+		if !may(t, r, laptop, policy.ActionPull, harbor) {
+			t.Fatal("a grant is not obeyed before following has begun")
+		}
+		follow(t, r)
+		// Each change is obeyed by the next question, without waiting.
+		for i := range 20 {
+			if err := policy.Grant(t.Context(), docs, ci, policy.RoleAcrPull, harbor); err != nil {
+				t.Fatal(err)
+			}
+			if !may(t, r, ci, policy.ActionPull, harbor) || may(t, r, ci, policy.ActionPull, quay) || may(t, r, ci, policy.ActionPush, harbor) {
+				t.Fatalf("round %d: a grant is not obeyed as given", i)
+			}
+			as, err := r.At(t.Context(), ci, harbor)
+			if err != nil || len(as) != 1 {
+				t.Fatal(as, err)
+			}
+			err = docs.Update(t.Context(), func(tx resource.Tx) error { return tx.Delete(t.Context(), as[0].ID) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if may(t, r, ci, policy.ActionPull, harbor) {
+				t.Fatalf("round %d: a removed assignment still allows", i)
+			}
+		}
+		if !may(t, r, laptop, policy.ActionPush, quay) {
+			t.Error("the owner has lost the subscription on the way")
+		}
+	})
+}
+
+func TestAnotherNodesGrantArrives(t *testing.T) {
+	url := storetest.Postgres(t)
+	here := policy.NewRoles(store.NewResources(storetest.Open(t, url)))
+	there := store.NewResources(storetest.Open(t, url))
+	follow(t, here)
+	if may(t, here, ci, policy.ActionPull, harbor) {
+		t.Fatal("allowed too early")
+	}
+	if err := policy.Grant(t.Context(), there, ci, policy.RoleAcrPull, harbor); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the grant", func() bool { return may(t, here, ci, policy.ActionPull, harbor) })
+}
+
+// What a group may, its members may, from the next question on and no longer.
+func TestRolesOfGroups(t *testing.T) {
+	docs := store.NewResources(storetest.Open(t, storetest.SQLite(t)))
+	r := policy.NewRoles(docs)
+	groups := map[string][]string{}
+	r.Groups = func(_ context.Context, who string) ([]string, error) {
+		if who == "nobody can say" {
+			return nil, errors.New("the database is away")
+		}
+		return groups[who], nil
+	}
+	const devs, ops = "44444444-4444-4444-8444-444444444444", "55555555-5555-4555-8555-555555555555"
+	for who, role := range map[string]string{devs: policy.RoleAcrPull, ops: policy.RoleAcrPush} {
+		if err := policy.Grant(t.Context(), docs, who, role, harbor); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(when string) {
+		t.Helper()
+		for _, c := range []struct {
+			in         []string
+			pull, push bool
+		}{{nil, false, false}, {[]string{devs}, true, false}, {[]string{devs, ops}, true, true}, {[]string{ops}, true, true}, {nil, false, false}} {
+			groups[ci] = c.in
+			for range 2 { // compiled, and as compiled
+				if pull, push := may(t, r, ci, policy.ActionPull, harbor), may(t, r, ci, policy.ActionPush, harbor); pull != c.pull || push != c.push {
+					t.Errorf("%s, in %v: pull %v, push %v", when, c.in, pull, push)
+				}
+			}
+		}
+		if _, err := r.May(t.Context(), "nobody can say", policy.ActionPull, harbor); err == nil {
+			t.Errorf("%s: decided without knowing the groups", when)
+		}
+	}
+	check("from the store")
+	follow(t, r)
+	check("from memory")
+}
+
+// A PUT asks the directory who the principal is, and says the same thing once.
+func TestAssigningAsksTheDirectory(t *testing.T) {
+	docs := store.NewResources(storetest.Open(t, storetest.SQLite(t)))
+	service, err := resource.New(resource.Config{Store: docs, Locations: []string{"local"}, Types: []resource.Type{policy.Assignments(func(_ context.Context, id string) (string, error) {
+		if id == ci {
+			return "Group", nil
+		}
+		return "", fault.New(fault.NotFound, "nobody")
+	})}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := service.Begin(t.Context(), resource.First{Tenant: laptop, Subscription: everyone.Name()}); err != nil {
+		t.Fatal(err)
+	}
+	put := func(name string, p resource.Object) (resource.Result, error) {
+		id := arm.MustID(everyone.String() + "/providers/" + policy.TypeAssignments + "/00000000-0000-4000-8000-00000000000" + name)
+		return service.Put(t.Context(), resource.Caller{}, id, resource.Object{"properties": p}, resource.Condition{})
+	}
+	role := "/providers/" + policy.TypeDefinitions + "/" + strings.ToUpper(policy.RoleAcrPull)
+	for _, c := range []struct {
+		why  string
+		p    resource.Object
+		want error
+	}{
+		{"nobody", resource.Object{"principalId": laptop, "roleDefinitionId": role}, policy.ErrNoPrincipal},
+		{"another type", resource.Object{"principalId": ci, "roleDefinitionId": role, "principalType": "User"}, policy.ErrPrincipalType},
+	} {
+		if _, err := put("1", c.p); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", c.why, err)
+		}
+	}
+	if _, err := put("1", resource.Object{"principalId": "x"}); !fault.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
+	good := func() resource.Object {
+		return resource.Object{"principalId": strings.ToUpper(ci), "roleDefinitionId": role}
+	}
+	made, err := put("1", good())
+	if err != nil || resource.Lookup(made.Body, "properties.principalType") != "Group" || resource.Lookup(made.Body, "properties.principalId") != ci ||
+		resource.Lookup(made.Body, "properties.roleDefinitionId") != policy.DefinitionID(everyone.Name(), policy.RoleAcrPull) {
+		t.Fatal(made.Body, err)
+	}
+	if again, err := put("1", good()); err != nil || again.ETag != made.ETag {
+		t.Error("the same again is a change", err)
+	}
+	if _, err := put("2", good()); !errors.Is(err, policy.ErrAssigned) || !strings.Contains(err.Error(), "000000000001") {
+		t.Errorf("a second that says the same: %v", err)
+	}
+	if _, err := service.Patch(t.Context(), resource.Caller{}, made.ID, resource.Object{"properties": resource.Object{"principalType": "User"}}, resource.Condition{}); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a patched type: %v", err)
+	}
+	if _, err := service.Delete(t.Context(), resource.Caller{}, made.ID, resource.Condition{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := put("2", good()); err != nil {
+		t.Errorf("after the first has gone: %v", err)
+	}
+}
+
+func TestGrantingTwiceIsGrantingOnce(t *testing.T) {
+	docs := store.NewResources(storetest.Open(t, storetest.SQLite(t)))
+	r := policy.NewRoles(docs)
+	for range 2 {
+		if err := policy.Grant(t.Context(), docs, ci, policy.RoleAcrPull, harbor); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if as, err := r.At(t.Context(), ci, harbor); err != nil || len(as) != 1 {
+		t.Fatal(as, err)
+	}
+	if err := policy.Grant(t.Context(), docs, ci, policy.RoleAcrPull, arm.ID{}); err == nil {
+		t.Error("a role was granted above every subscription")
+	}
+}
+
+// A document that is not whole grants nothing; least of all everything.
+func TestMalformedAssignmentsGrantNothing(t *testing.T) {
+	docs := store.NewResources(storetest.Open(t, storetest.SQLite(t)))
+	r := policy.NewRoles(docs)
+	for i, body := range []resource.Object{
+		{},
+		{"properties": resource.Object{"principalId": ci}},
+		{"properties": resource.Object{"principalId": ci, "roleDefinitionId": "x/" + policy.RoleOwner + "0"}},
+		{"properties": resource.Object{"principalId": "", "roleDefinitionId": policy.RoleOwner}},
+	} {
+		err := docs.Update(t.Context(), func(tx resource.Tx) error {
+			id := arm.MustID(fmt.Sprintf("%s/providers/%s/00000000-0000-4000-8000-00000000000%d", harbor, policy.TypeAssignments, i))
+			return tx.Put(t.Context(), &resource.Doc{ID: id, Body: body})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := arm.MustID("/providers/" + policy.TypeAssignments + "/00000000-0000-4000-8000-000000000009")
+	err := docs.Update(t.Context(), func(tx resource.Tx) error {
+		return tx.Put(t.Context(), &resource.Doc{ID: root, Body: resource.Object{"properties": resource.Object{"principalId": ci, "roleDefinitionId": policy.RoleOwner}}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, who := range []string{ci, ""} {
+		if may(t, r, who, policy.ActionPull, harbor) {
+			t.Errorf("%q may pull", who)
+		}
+	}
+}
+
+func TestAssignmentsAreChecked(t *testing.T) {
+	typ := policy.Assignments(func(context.Context, string) (string, error) { return "ServicePrincipal", nil })
+	id := arm.MustID(harbor.String() + "/providers/" + policy.TypeAssignments + "/00000000-0000-4000-8000-000000000001")
+	doc := func(id arm.ID, p resource.Object) *resource.Doc {
+		return &resource.Doc{ID: id, Body: resource.Object{"properties": p}}
+	}
+	good := resource.Object{"principalId": ci, "roleDefinitionId": everyone.String() + "/providers/Microsoft.Authorization/roleDefinitions/" + policy.RoleAcrPull}
+	for name, c := range map[string]struct {
+		change resource.Change
+		want   int
+	}{
+		"a good one":          {resource.Change{New: doc(id, good)}, 0},
+		"the same again":      {resource.Change{Old: doc(id, good), New: doc(id, good)}, 0},
+		"nothing in it":       {resource.Change{New: doc(id, resource.Object{})}, 2},
+		"above subscriptions": {resource.Change{New: doc(arm.MustID("/providers/"+policy.TypeAssignments+"/00000000-0000-4000-8000-000000000001"), good)}, 1},
+		"another principal":   {resource.Change{Old: doc(id, good), New: doc(id, resource.Object{"principalId": laptop, "roleDefinitionId": good["roleDefinitionId"]})}, 1},
+		"with a condition":    {resource.Change{New: doc(id, resource.Object{"principalId": ci, "roleDefinitionId": good["roleDefinitionId"], "condition": "x"})}, 1},
+	} {
+		if got := typ.Check(&c.change); len(got) != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	if typ.CheckName("default") == "" || typ.CheckName(id.Name()) != "" {
+		t.Error("names are not checked")
+	}
+}
+
+// What a decision costs depends on the caller's own assignments, not on how
+// many others there are.
+func BenchmarkMayAmong10000(b *testing.B) {
+	docs := store.NewResources(storetest.Open(b, storetest.SQLite(b)))
+	err := docs.Update(b.Context(), func(tx resource.Tx) error {
+		for i := range 10_000 {
+			id := arm.MustID(fmt.Sprintf("%s/providers/%s/00000000-0000-4000-8000-%012d", harbor, policy.TypeAssignments, i))
+			body := resource.Object{"principalId": fmt.Sprintf("22222222-2222-4222-8222-%012d", i), "roleDefinitionId": policy.RoleAcrPull}
+			if err := tx.Put(b.Context(), &resource.Doc{ID: id, Body: resource.Object{"properties": body}}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := policy.NewRoles(docs)
+	ctx, stop := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	for !r.Live() {
+		time.Sleep(time.Millisecond)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		d, err := r.May(b.Context(), "22222222-2222-4222-8222-000000000007", policy.ActionPull, harbor)
+		if err != nil || !d.Allowed {
+			b.Fatal(d, err)
+		}
+	}
+	stop()
+	<-ended
+}
