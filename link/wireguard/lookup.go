@@ -1,0 +1,180 @@
+package wireguard
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// Go's own resolver would read this machine's hosts file, search list and
+// options; a name inside the network means what the network's resolver says.
+
+const (
+	// lookupTry is how long one question waits for its answer.
+	lookupTry   = 2 * time.Second
+	lookupTries = 3
+	maxAnswer   = 65535
+	maxChain    = 16 // CNAMEs followed; the longest chain cove makes has three
+)
+
+// LookupNetIP returns the IPv4 addresses of host as the network's resolver
+// answers, in its order. An IP address is itself.
+func (t *Tunnel) LookupNetIP(ctx context.Context, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return []netip.Addr{a.Unmap()}, nil
+	}
+	failed := &net.DNSError{Name: host, Server: t.config.Resolver.String()}
+	name, err := dnsmessage.NewName(strings.TrimSuffix(host, ".") + ".")
+	if err != nil || host == "" {
+		failed.Err, failed.IsNotFound = "not a name", true
+		return nil, failed
+	}
+	if !t.config.Resolver.IsValid() {
+		failed.Err, failed.Server = "this member's configuration names no resolver", ""
+		return nil, failed
+	}
+	for range lookupTries {
+		var addrs []netip.Addr
+		if addrs, err = t.ask(ctx, name); err == nil {
+			return addrs, nil
+		}
+		failed.Err, failed.IsNotFound = err.Error(), errors.Is(err, errNoSuchHost)
+		var n net.Error
+		failed.IsTimeout = errors.As(err, &n) && n.Timeout()
+		if failed.IsNotFound || ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, failed
+}
+
+var (
+	errNoSuchHost = errors.New("no such host")
+	errForeign    = errors.New("an answer to another question")
+	errTruncated  = errors.New("truncated")
+)
+
+// ask puts the question once by UDP, and by TCP if the answer does not fit.
+func (t *Tunnel) ask(ctx context.Context, name dnsmessage.Name) ([]netip.Addr, error) {
+	q := question(uint16(rand.Uint32()), name)
+	ctx, cancel := context.WithTimeout(ctx, lookupTry)
+	defer cancel()
+	answer, err := t.exchange(ctx, "udp", q)
+	if err != nil {
+		return nil, err
+	}
+	addrs, err := readAnswer(q, answer)
+	if !errors.Is(err, errTruncated) {
+		return addrs, err
+	}
+	if answer, err = t.exchange(ctx, "tcp", q); err != nil {
+		return nil, err
+	}
+	return readAnswer(q, answer)
+}
+
+func (t *Tunnel) exchange(ctx context.Context, network string, q []byte) ([]byte, error) {
+	c, err := t.stack.dial(ctx, network, netip.AddrPortFrom(t.config.Resolver, 53))
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if network == "udp" {
+		if _, err := c.Write(q); err != nil {
+			return nil, err
+		}
+		b := make([]byte, maxAnswer)
+		n, err := c.Read(b)
+		return b[:n], err
+	}
+	if _, err := c.Write(binary.BigEndian.AppendUint16(nil, uint16(len(q)))); err != nil {
+		return nil, err
+	}
+	if _, err := c.Write(q); err != nil {
+		return nil, err
+	}
+	var size [2]byte
+	if _, err := io.ReadFull(c, size[:]); err != nil {
+		return nil, err
+	}
+	b := make([]byte, binary.BigEndian.Uint16(size[:]))
+	_, err = io.ReadFull(c, b)
+	return b, err
+}
+
+func question(id uint16, name dnsmessage.Name) []byte {
+	m := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: id, RecursionDesired: true},
+		Questions: []dnsmessage.Question{{Name: name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
+	}
+	b, err := m.Pack()
+	if err != nil {
+		panic(err) // dnsmessage.NewName has accepted the name
+	}
+	return b
+}
+
+// readAnswer returns the addresses at the end of the chain of aliases that
+// starts at the question's name. A record for any other name is ignored.
+func readAnswer(q, answer []byte) ([]netip.Addr, error) {
+	var asked, m dnsmessage.Message
+	if err := asked.Unpack(q); err != nil {
+		return nil, err
+	}
+	if err := m.Unpack(answer); err != nil {
+		return nil, fmt.Errorf("read the answer: %w", err)
+	}
+	if m.ID != asked.ID || !m.Response || len(m.Questions) != 1 || m.Questions[0].Type != asked.Questions[0].Type ||
+		!sameName(m.Questions[0].Name, asked.Questions[0].Name) {
+		return nil, errForeign
+	}
+	switch {
+	case m.Truncated:
+		return nil, errTruncated
+	case m.RCode == dnsmessage.RCodeNameError:
+		return nil, errNoSuchHost
+	case m.RCode != dnsmessage.RCodeSuccess:
+		return nil, fmt.Errorf("the resolver says %s", m.RCode)
+	}
+	name := asked.Questions[0].Name
+	for range maxChain {
+		addrs, alias := step(m.Answers, name)
+		if len(addrs) > 0 {
+			return addrs, nil
+		}
+		if alias == nil {
+			return nil, errNoSuchHost
+		}
+		name = *alias
+	}
+	return nil, errors.New("too many aliases")
+}
+
+// step returns what records say about name.
+func step(records []dnsmessage.Resource, name dnsmessage.Name) (addrs []netip.Addr, alias *dnsmessage.Name) {
+	for _, r := range records {
+		if !sameName(r.Header.Name, name) {
+			continue
+		}
+		switch body := r.Body.(type) {
+		case *dnsmessage.AResource:
+			addrs = append(addrs, netip.AddrFrom4(body.A))
+		case *dnsmessage.CNAMEResource:
+			alias = &body.CNAME
+		}
+	}
+	return addrs, alias
+}
+
+func sameName(a, b dnsmessage.Name) bool { return strings.EqualFold(a.String(), b.String()) }

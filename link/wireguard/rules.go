@@ -1,0 +1,110 @@
+package wireguard
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+)
+
+// rules say what becomes of a packet that a member sent. They are never
+// modified: a change makes new ones.
+type rules struct {
+	mtu      int
+	ours     map[[4]byte]bool // addresses that we answer at
+	members  map[[4]byte]bool
+	prefixes []netip.Prefix // the network's address space
+}
+
+// verdict is what becomes of a packet.
+type verdict uint8
+
+const (
+	toStack verdict = iota
+	toMember
+	dropNotIPv4
+	dropMalformed
+	dropOutside // a destination that is neither ours nor in the network's prefixes
+	dropNobody  // in the prefixes, and nobody has the address
+	dropExpired // its TTL
+	dropTooBig  // for the next tunnel
+	dropQueueFull
+	verdicts
+)
+
+var dropNames = [verdicts]string{
+	dropNotIPv4: "not IPv4", dropMalformed: "malformed", dropOutside: "outside the network", dropNobody: "no such member",
+	dropExpired: "TTL expired", dropTooBig: "too big", dropQueueFull: "queue full",
+}
+
+// judge decides about p. Nothing leads out of the network: a packet is for us,
+// for another member of the same network, or for nobody.
+func (r *rules) judge(p []byte) verdict {
+	if len(p) == 0 || p[0]>>4 != 4 {
+		return dropNotIPv4
+	}
+	if len(p) < 20 || int(p[0]&15)*4 < 20 || int(p[0]&15)*4 > len(p) || int(binary.BigEndian.Uint16(p[2:])) != len(p) {
+		return dropMalformed
+	}
+	to := [4]byte(p[16:20])
+	switch {
+	case r.ours[to]:
+		return toStack
+	case !r.inside(netip.AddrFrom4(to)):
+		return dropOutside
+	case !r.members[to]:
+		return dropNobody
+	case p[8] <= 1:
+		return dropExpired
+	case len(p) > r.mtu:
+		return dropTooBig
+	}
+	return toMember
+}
+
+func (r *rules) inside(a netip.Addr) bool {
+	for _, p := range r.prefixes {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// lowerTTL takes one from the TTL of an IPv4 packet and corrects the header's
+// checksum (RFC 1624, equation 3).
+func lowerTTL(p []byte) {
+	old := binary.BigEndian.Uint16(p[8:])
+	p[8]--
+	sum := uint32(^binary.BigEndian.Uint16(p[10:])) + uint32(^old) + uint32(binary.BigEndian.Uint16(p[8:]))
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	binary.BigEndian.PutUint16(p[10:], ^uint16(sum))
+}
+
+// fragmentationNeeded writes the ICMP answer to p, which judge found well
+// formed, and returns its length. It comes from the address that p was for:
+// the router between has none of its own.
+func fragmentationNeeded(dst, p []byte, mtu int) int {
+	quote := p[:min(len(p), int(p[0]&15)*4+8)]
+	size := 20 + 8 + len(quote)
+	d := dst[:size]
+	clear(d[:28])
+	d[0], d[8], d[9] = 0x45, 64, 1 // IPv4, TTL, ICMP
+	binary.BigEndian.PutUint16(d[2:], uint16(size))
+	copy(d[12:16], p[16:20])
+	copy(d[16:20], p[12:16])
+	binary.BigEndian.PutUint16(d[10:], ^checksum.Checksum(d[:20], 0))
+	d[20], d[21] = 3, 4 // destination unreachable, fragmentation needed and DF set
+	binary.BigEndian.PutUint16(d[26:], uint16(mtu))
+	copy(d[28:], quote)
+	binary.BigEndian.PutUint16(d[22:], ^checksum.Checksum(d[20:], 0))
+	return size
+}
+
+// drops counts packets by why they were dropped.
+type drops [verdicts]atomic.Uint64
+
+func (d *drops) add(why verdict) { d[why].Add(1) }
