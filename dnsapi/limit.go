@@ -1,0 +1,89 @@
+package dnsapi
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"net/netip"
+	"sync/atomic"
+	"time"
+)
+
+// DefaultPerSecond is what a prefix may get over UDP in a second. An office
+// behind one address asks for a few names a second; whoever forges a victim's
+// address to aim answers at it gets no more than this through, some 30 kB.
+const DefaultPerSecond = 200
+
+// verdict is what a limiter says to one packet.
+type verdict uint8
+
+const (
+	pass verdict = iota
+	// slip answers with the question and the truncation bit: no longer than
+	// what came, and a real asker comes back over TCP, which proves its
+	// address.
+	slip
+	drop
+)
+
+// limiter counts answers by source prefix in a table of fixed size, so that a
+// flood of forged sources costs no memory. Two prefixes may share a cell; the
+// seed is secret, so that nobody can choose whom to share with.
+type limiter struct {
+	rate  int64 // per second, and the most that can be saved up
+	seed  maphash.Seed
+	cells [1 << 14]atomic.Uint64 // seconds in the upper half, answers in that second in the lower
+}
+
+func newLimiter(perSecond int) *limiter {
+	return &limiter{rate: int64(perSecond), seed: maphash.MakeSeed()}
+}
+
+// take counts one answer to from.
+func (l *limiter) take(from netip.Addr, now time.Time) verdict {
+	from = from.Unmap()
+	bits := 24
+	if from.Is6() {
+		bits = 56
+	}
+	prefix, err := from.WithZone("").Prefix(bits)
+	if err != nil {
+		return drop
+	}
+	key := prefix.Addr().As16()
+	cell := &l.cells[maphash.Bytes(l.seed, key[:])%uint64(len(l.cells))]
+	second := uint64(now.Unix()) & 0xffffffff
+	for {
+		old := cell.Load()
+		n := old & 0xffffffff
+		if old>>32 != second {
+			n = 0
+		}
+		if n < 1<<31 {
+			n++
+		}
+		if !cell.CompareAndSwap(old, second<<32|n) {
+			continue
+		}
+		switch {
+		case n <= uint64(l.rate):
+			return pass
+		case n%2 == 0: // every other one, so that a real asker gets through
+			return slip
+		}
+		return drop
+	}
+}
+
+// truncated is the answer that slip means, or nil.
+func truncated(wire []byte) []byte {
+	end := questionEnd(wire)
+	if end < 0 || wire[2]&0xf8 != 0 || binary.BigEndian.Uint16(wire[4:]) != 1 {
+		return nil
+	}
+	out := make([]byte, end)
+	copy(out, wire)
+	out[2] = 0x80 | 0x02 | wire[2]&0x01 // QR, TC; RD as it came
+	out[3] = 0
+	clear(out[6:headerLen])
+	return out
+}
