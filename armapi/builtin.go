@@ -1,0 +1,164 @@
+package armapi
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"cove.example/cove/fault"
+	"cove.example/cove/registry"
+	"cove.example/cove/resource"
+)
+
+// builtin are the operations of ARM itself.
+func (s *Server) builtin() []Route {
+	const sub = "/subscriptions/{subscription}"
+	const own = "Microsoft.Resources/subscriptions/"
+	const zones = sub + "/resourceGroups/{group}/providers/Microsoft.Network/privateDnsZones"
+	return []Route{
+		{Method: http.MethodGet, Pattern: "/subscriptions", Each: true, Do: s.all(resource.TypeSubscription)},
+		{Method: http.MethodGet, Pattern: "/tenants", Each: true, Do: s.tenants},
+		{Method: http.MethodGet, Pattern: sub + "/locations", Action: own + "locations/read", Do: s.locations},
+		{Method: http.MethodGet, Pattern: sub + "/resources", Each: true, Do: s.all("")},
+		{Method: http.MethodGet, Pattern: sub + "/resourceGroups/{group}/resources", Each: true, Do: s.all("")},
+		{Method: http.MethodGet, Pattern: sub + "/providers", Action: own + "providers/read", Do: s.providers},
+		{Method: http.MethodGet, Pattern: sub + "/providers/{namespace}", Action: own + "providers/read", Do: s.provider},
+		{Method: http.MethodPost, Pattern: sub + "/providers/{namespace}/register", Action: own + "providers/register/action", Do: s.register(true)},
+		{Method: http.MethodPost, Pattern: sub + "/providers/{namespace}/unregister", Action: own + "providers/unregister/action", Do: s.register(false)},
+		{Method: http.MethodGet, Pattern: sub + "/providers/{namespace}/locations/{location}/operationStatuses/{operation}", Each: true, Do: s.operationStatus},
+		{Method: http.MethodGet, Pattern: sub + "/providers/{namespace}/locations/{location}/operationResults/{operation}", Each: true, Do: s.operationResult},
+		{Method: http.MethodGet, Pattern: zones + "/{zone}/ALL", Each: true, Do: s.recordSets},
+		{Method: http.MethodGet, Pattern: zones + "/{zone}/recordsets", Each: true, Do: s.recordSets},
+		{Method: http.MethodPost, Pattern: sub + "/providers/Microsoft.ContainerRegistry/checkNameAvailability", Action: "Microsoft.ContainerRegistry/checkNameAvailability/read", Do: s.nameAvailable},
+	}
+}
+
+func (s *Server) all(typ string) func(context.Context, *Call) (Reply, error) {
+	return func(ctx context.Context, c *Call) (Reply, error) {
+		return s.list(ctx, c, resource.ListQuery{Type: typ})
+	}
+}
+
+// tenants are those of the caller: there is one.
+func (s *Server) tenants(ctx context.Context, c *Call) (Reply, error) {
+	out := resource.Page{Items: []resource.Object{}}
+	if c.Caller.Tenant != "" {
+		r, err := s.Service.Get(ctx, resource.TenantID(c.Caller.Tenant))
+		if err != nil {
+			return Reply{}, err
+		}
+		out.Items = append(out.Items, r.Body)
+	}
+	return Reply{Status: http.StatusOK, Body: s.page(c, out)}, nil
+}
+
+func (s *Server) locations(ctx context.Context, c *Call) (Reply, error) {
+	if _, err := s.Service.Get(ctx, c.ID); err != nil {
+		return Reply{}, err
+	}
+	items := []resource.Object{}
+	for _, name := range s.Service.Locations() {
+		items = append(items, resource.Object{
+			"id": c.ID.String() + "/locations/" + name, "name": name, "displayName": name, "regionalDisplayName": name,
+			"metadata": resource.Object{"regionType": "Physical", "regionCategory": "Recommended"},
+		})
+	}
+	return Reply{Status: http.StatusOK, Body: s.page(c, resource.Page{Items: items})}, nil
+}
+
+// recordSets are a zone's record sets of all types.
+func (s *Server) recordSets(ctx context.Context, c *Call) (Reply, error) {
+	return s.list(ctx, c, resource.ListQuery{Below: true, Want: func(d resource.Doc) bool {
+		typ := d.ID.Type()
+		return slices.ContainsFunc([]string{"A", "AAAA", "CNAME", "SOA"}, func(record string) bool {
+			return strings.HasSuffix(strings.ToLower(typ), "/"+strings.ToLower(record))
+		})
+	}})
+}
+
+// known are the providers, made from the table of types.
+func (s *Server) known(ctx context.Context, c *Call) (map[string]resource.Object, error) {
+	states, err := s.Service.Registrations(ctx, resource.SubscriptionID(c.ID.Subscription()))
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]resource.Object{}
+	for _, name := range s.Service.Types() {
+		namespace, typ, _ := strings.Cut(name, "/")
+		key := strings.ToLower(namespace)
+		p := out[key]
+		if p == nil {
+			policy := "RegistrationRequired"
+			if resource.RegistrationFree(namespace) {
+				policy = "RegistrationFree"
+			}
+			p = resource.Object{
+				"id": "/subscriptions/" + c.ID.Subscription() + "/providers/" + namespace, "namespace": namespace,
+				"registrationState": states[key], "registrationPolicy": policy, "resourceTypes": []any{},
+			}
+			out[key] = p
+		}
+		types, _ := p["resourceTypes"].([]any)
+		p["resourceTypes"] = append(types, resource.Object{
+			"resourceType": typ, "locations": s.Service.Locations(),
+			// Any plausible version is taken; the generic commands of az
+			// want one to choose from.
+			"apiVersions": []string{"2025-04-01", "2024-06-01", "2023-07-01", "2022-04-01"},
+		})
+	}
+	return out, nil
+}
+
+func (s *Server) providers(ctx context.Context, c *Call) (Reply, error) {
+	known, err := s.known(ctx, c)
+	if err != nil {
+		return Reply{}, err
+	}
+	items := []resource.Object{}
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		items = append(items, known[name])
+	}
+	return Reply{Status: http.StatusOK, Body: s.page(c, resource.Page{Items: items})}, nil
+}
+
+func (s *Server) provider(ctx context.Context, c *Call) (Reply, error) {
+	known, err := s.known(ctx, c)
+	if err != nil {
+		return Reply{}, err
+	}
+	p := known[strings.ToLower(c.Params["namespace"])]
+	if p == nil {
+		return Reply{}, resource.ErrNamespaceUnknown.Detail("The resource namespace %.80q is not known.", c.Params["namespace"])
+	}
+	return Reply{Status: http.StatusOK, Body: p}, nil
+}
+
+// register turns a subscription's use of a namespace on or off, and answers
+// with the provider as it then is.
+func (s *Server) register(on bool) func(context.Context, *Call) (Reply, error) {
+	return func(ctx context.Context, c *Call) (Reply, error) {
+		subscription := resource.SubscriptionID(c.ID.Subscription())
+		if err := s.Service.Register(ctx, c.Caller, subscription, c.Params["namespace"], on); err != nil {
+			return Reply{}, err
+		}
+		return s.provider(ctx, c)
+	}
+}
+
+func (s *Server) nameAvailable(ctx context.Context, c *Call) (Reply, error) {
+	name, _ := c.Body["name"].(string)
+	if typ, _ := c.Body["type"].(string); !strings.EqualFold(typ, registry.TypeName) {
+		return Reply{}, fault.Problems([]fault.Field{{Path: "type", Message: "must be " + registry.TypeName}})
+	}
+	reason, why, err := s.Service.NameAvailable(ctx, registry.TypeName, name)
+	if err != nil {
+		return Reply{}, err
+	}
+	out := resource.Object{"nameAvailable": reason == ""}
+	if reason != "" {
+		out["reason"], out["message"] = reason, why
+	}
+	return Reply{Status: http.StatusOK, Body: out}, nil
+}
