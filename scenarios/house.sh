@@ -1,0 +1,203 @@
+# What the scenarios with the Azure CLI share; read by them, not run. It makes a
+# house of network namespaces named cove-az-*: the server's own network is the
+# machine's, "outside" reaches only its public side, and machines join virtual
+# networks. Their resolver is cove. All of it goes with the script.
+#
+# Expects: cove, crane, data, here.
+
+if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' green=$'\e[32m' plain=$'\e[0m'; else bold='' dim='' red='' green='' plain=''; fi
+step() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
+fail() { printf '%sfailed: %s%s\n' "$red" "$*" "$plain" >&2; exit 1; }
+
+[ "$(id -u)" = 0 ] && [ -c /dev/net/tun ] || { echo "this scenario makes network namespaces: it needs root and /dev/net/tun" >&2; exit 2; }
+unset SSL_CERT_DIR HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
+export HOME=$data/home REGISTRY_AUTH_FILE=$data/home/auth.json DOCKER_CONFIG=$data/home/docker SSL_CERT_FILE=$data/server/ca.pem
+
+# Where the server's public side is.
+front=198.18.241.1
+children=() namespaces=() trusted=()
+cleanup() {
+	status=$?
+	trap - EXIT INT TERM
+	set +e
+	for ((i = ${#children[@]} - 1; i >= 0; i--)); do
+		kill "${children[i]}" 2>/dev/null && wait "${children[i]}" 2>/dev/null
+	done
+	for host in "${trusted[@]}"; do rm -rf "/etc/docker/certs.d/$host"; done
+	for ns in "${namespaces[@]}"; do
+		ip netns delete "$ns" 2>/dev/null
+		rm -rf "/etc/netns/$ns"
+	done
+	rmdir /etc/netns /etc/docker/certs.d 2>/dev/null
+	[ $status = 0 ] || { echo "the server's log ends:" >&2; tail -n 20 "$data/serve.log" >&2; }
+	exit $status
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# namespace NAME RESOLVER : a host on a wire of its own to this machine.
+number=240
+namespace() {
+	local ns=cove-az-$1
+	! ip netns list | grep -qw "$ns" || fail "the namespace $ns exists: another scenario is running, or was killed. Remove it with: ip netns delete $ns"
+	number=$((number + 1))
+	ip netns add "$ns"
+	namespaces+=("$ns")
+	ip -n "$ns" link set lo up
+	ip link add "cove-az$number" type veth peer name eth0 netns "$ns"
+	ip addr add 198.18.$number.1/24 dev "cove-az$number"
+	ip link set "cove-az$number" up
+	ip -n "$ns" addr add 198.18.$number.2/24 dev eth0
+	ip -n "$ns" link set eth0 up
+	ip -n "$ns" route add default via 198.18.$number.1
+	mkdir -p "/etc/netns/$ns"
+	echo "nameserver $2" >"/etc/netns/$ns/resolv.conf"
+}
+
+# on_host NAME COMMAND… : a command in a host's network with the host's
+# resolver. Unlike `ip netns exec` it keeps the cgroup mounts, which docker's
+# engine needs.
+on_host() { (become "$@"); }
+
+# become NAME COMMAND… : on_host in the place of this shell, so that what is
+# started in the background has the process id that the shell knows.
+become() {
+	local ns=cove-az-$1; shift
+	exec nsenter --net="/run/netns/$ns" unshare -m sh -c 'mount --make-rprivate / && mount --bind "$0" /etc/resolv.conf && exec "$@"' "/etc/netns/$ns/resolv.conf" "$@"
+}
+
+# on WHERE COMMAND… : show the command and run it there.
+on() {
+	local where=$1; shift
+	show "$where" "$@"
+	on_host "$where" "$@"
+}
+show() {
+	local where=$1 out='' a; shift
+	for a in "$@"; do
+		case $a in
+		"$cove") a=cove ;;
+		"$crane") a=crane ;;
+		"${TOKEN:-no token yet}") a='"$TOKEN"' ;;
+		"${COVE_CLIENT_ID:-no id yet}") a='"$COVE_CLIENT_ID"' ;;
+		"${COVE_CLIENT_SECRET:-no secret yet}") a='"$COVE_CLIENT_SECRET"' ;;
+		"${COVE_TENANT_ID:-no tenant yet}") a='"$COVE_TENANT_ID"' ;;
+		"${REGISTRY_ID:-no id yet}") a='"$REGISTRY_ID"' ;;
+		"${NETWORK_INTERFACE_ID:-no id yet}") a='"$NETWORK_INTERFACE_ID"' ;;
+		*"'"*) a="\"$a\"" ;;
+		*[!a-zA-Z0-9_./:=@%,+-]*) a="'$a'" ;;
+		esac
+		out+="$a "
+	done
+	printf '%s[%s]%s $ %s\n' "$dim" "$where" "$plain" "${out% }" >&2
+}
+
+# az … : the Azure CLI outside. az_on WHERE … : on another host.
+az() { az_on outside "$@"; }
+az_on() {
+	local where=$1; shift
+	show "$where" az "$@"
+	on_host "$where" env PYTHONPATH="$here/az" az "$@" 2> >(grep -v -e 'is in preview and under development' -e 'Reference and support levels' >&2)
+}
+
+# is WHAT EXPECTED ACTUAL
+is() {
+	[ "$2" = "$3" ] || fail "$1: expected '$2', got '$3'"
+	printf '   %s: %s\n' "$1" "$3"
+}
+
+# refused PATTERN COMMAND… : the command must fail, and say why.
+refused() {
+	local pattern=$1; shift
+	if "$@" >"$data/refusal" 2>&1; then
+		cat "$data/refusal" >&2
+		fail "it succeeded: $*"
+	fi
+	cat "$data/refusal"
+	grep -qE "$pattern" "$data/refusal" || fail "it failed for another reason than '$pattern': $*"
+}
+
+resolve() { on_host "$1" dig +short "$2" | tail -n 1; }
+unresolvable() {
+	local answer
+	answer=$(on_host "$1" dig "$2" +noall +comments +answer)
+	[ -z "$(on_host "$1" dig +short "$2" | grep -E '^[0-9.]+$')" ] || fail "on $1 $2 resolves: $answer"
+	printf '   on %s %s does not resolve: %s\n' "$1" "$2" "$(grep -oE 'status: [A-Z]+' <<<"$answer" | head -n 1)"
+}
+
+# await PID FILE PATTERN WHAT : until the file has the pattern.
+await() {
+	for _ in $(seq 600); do
+		grep -q "$3" "$2" 2>/dev/null && return
+		kill -0 "$1" 2>/dev/null || break
+		read -rt 0.05 <> <(:) || :
+	done
+	cat "$2" >&2
+	fail "$4"
+}
+
+# house FLAG… : the server, and the host outside.
+house() {
+	rm -rf "$data"
+	mkdir -p "$data" "$HOME"
+	namespace outside $front
+	local flags=(--data "$data/server" --listen $front:443 --advertise $front --dns $front:53 --wireguard 0.0.0.0:0 --admin 127.0.0.1:0 --connect "" "$@")
+	show server cove serve "$@"
+	"$cove" serve "${flags[@]}" >"$data/serve.out" 2>"$data/serve.log" &
+	children+=($!)
+	await $! "$data/serve.out" ready "the server did not start"
+}
+
+# sign_in : the Azure CLI knows the server, and is signed in.
+sign_in() {
+	show outside cove az --out az
+	"$cove" az --data "$data/server" --out "$data/az" 2>/dev/null
+	# The file is read on the host; its `az` is the function above.
+	set +e
+	. "$data/az/env.sh"
+	set -e
+	az login --service-principal -u "$COVE_CLIENT_ID" -p "$COVE_CLIENT_SECRET" --tenant "$COVE_TENANT_ID" --output none
+}
+
+# machine NAME VNET/SUBNET : a host that joins a network, as a virtual machine
+# in it would be.
+machine() {
+	namespace "$1" 168.63.129.16
+	show "$1" cove join "$2" --name "$1" --up
+	local code
+	code=$("$cove" join-code "$2" -g "$RESOURCE_GROUP" --name "$1" --data "$data/server")
+	ip netns exec "cove-az-$1" "$cove" join "$code" --up >"$data/join-$1.out" 2>&1 &
+	children+=($!)
+	eval "machine_$1=$!"
+	await $! "$data/join-$1.out" "^joined" "the machine $1 did not join"
+	cat "$data/join-$1.out"
+}
+leave() {
+	local pid=machine_$1
+	kill "${!pid}"
+	wait "${!pid}" || :
+}
+
+# docker_on NAME : docker's engine on a host; the docker commands there use it.
+docker_on() {
+	local dir=$data/docker-$1
+	mkdir -p "$dir"
+	echo '{}' >"$dir/daemon.json"
+	mkdir -p "/etc/docker/certs.d/$host"
+	cp "$data/server/ca.pem" "/etc/docker/certs.d/$host/ca.crt"
+	trusted+=("$host")
+	become "$1" dockerd -H "unix://$dir/sock" --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/pid" --config-file "$dir/daemon.json" \
+		--iptables=false --ip6tables=false --bridge=none --storage-driver vfs >"$dir/log" 2>&1 &
+	children+=($!)
+	export DOCKER_HOST=unix://$dir/sock
+	await $! "$dir/log" "API listen on" "docker's engine did not start"
+}
+
+# image : a small image at $data/hello.tar.
+image() {
+	mkdir -p "$data/layer/bin"
+	cp /bin/busybox "$data/layer/bin/busybox"
+	tar --sort=name --mtime=@0 --owner=0 --group=0 -C "$data/layer" -cf "$data/layer.tar" .
+	"$crane" append --new_layer "$data/layer.tar" --new_tag hello-world:latest --output "$data/hello.tar" 2>/dev/null
+}
