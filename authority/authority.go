@@ -58,8 +58,10 @@ type Authority struct {
 
 	// Serves says whether name (lower case, no trailing dot) is one of the
 	// server's. It is asked at each handshake, also for cached leaves, so
-	// that a deleted registry's name is refused at once.
-	Serves func(ctx context.Context, name string) bool
+	// that a deleted registry's name is refused at once. Where it fails, a
+	// name that has a leaf keeps it: the answer to the request says more than
+	// a handshake that breaks off.
+	Serves func(ctx context.Context, name string) (bool, error)
 	// Now is the clock.
 	Now func() time.Time
 	// Operator, if not nil, is asked first.
@@ -168,7 +170,11 @@ func (a *Authority) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	if !a.Serves(ctx, name) {
+	ours, err := a.Serves(ctx, name)
+	if err != nil && !a.known(name) {
+		return nil, err
+	}
+	if err == nil && !ours {
 		return nil, ErrNotServed
 	}
 	if a.Operator != nil {
@@ -177,6 +183,13 @@ func (a *Authority) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate
 		}
 	}
 	return a.leaf(name)
+}
+
+// known reports whether name has had a leaf of this process.
+func (a *Authority) known(name string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.leaves[name] != nil
 }
 
 func (a *Authority) leaf(name string) (*tls.Certificate, error) {

@@ -35,7 +35,9 @@ func open(t *testing.T, dir string, c *clock) *Authority {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.Serves = func(_ context.Context, name string) bool { return strings.HasSuffix(name, ".cove.internal") }
+	a.Serves = func(_ context.Context, name string) (bool, error) {
+		return strings.HasSuffix(name, ".cove.internal"), nil
+	}
 	return a
 }
 

@@ -19,7 +19,7 @@ import (
 // to anything that the public listener would not give.
 type Connect struct {
 	// Serves says which names are ours.
-	Serves func(ctx context.Context, host string) bool
+	Serves func(ctx context.Context, host string) (bool, error)
 	out    chan net.Conn
 	once   sync.Once
 	done   chan struct{}
@@ -27,7 +27,7 @@ type Connect struct {
 }
 
 // NewConnect returns a proxy; Serve feeds it.
-func NewConnect(serves func(context.Context, string) bool, public net.Addr) *Connect {
+func NewConnect(serves func(context.Context, string) (bool, error), public net.Addr) *Connect {
 	return &Connect{Serves: serves, out: make(chan net.Conn), done: make(chan struct{}), addr: public}
 }
 
@@ -66,11 +66,18 @@ func (p *Connect) take(c net.Conn) {
 	}
 	host, port, err := net.SplitHostPort(req.Host)
 	host = strings.ToLower(host)
+	ours, away := false, error(nil)
+	if err == nil && port == "443" && req.Method == http.MethodConnect {
+		ours, away = p.Serves(req.Context(), host)
+	}
 	switch {
 	case req.Method != http.MethodConnect:
 		answer(c, "405 Method Not Allowed", "This is cove's CONNECT proxy for HTTPS. Set HTTPS_PROXY, not HTTP_PROXY.")
 		return
-	case err != nil || port != "443" || !p.Serves(req.Context(), host):
+	case away != nil:
+		answer(c, "503 Service Unavailable", "cove cannot tell now whether it serves that name; try again.")
+		return
+	case !ours:
 		answer(c, "403 Forbidden", "cove proxies to its own names at port 443 only.")
 		return
 	}

@@ -21,27 +21,33 @@ type Router struct {
 	// Hosts are the configured names, lower case.
 	Hosts map[string]http.Handler
 	// Registry serves every host that IsRegistry admits.
-	Registry   http.Handler
-	IsRegistry func(ctx context.Context, host string) bool
+	Registry http.Handler
+	// IsRegistry fails where it cannot be found out now.
+	IsRegistry func(ctx context.Context, host string) (bool, error)
 	// Plain says that TLS ends in front of us; then only registries are
 	// served and the Host header is all there is to go by.
 	Plain bool
 }
 
 // Serves reports whether host is one of ours; the certificate authority asks.
-func (r *Router) Serves(ctx context.Context, host string) bool {
-	return r.Hosts[host] != nil || r.IsRegistry(ctx, host)
+// It fails where that cannot be found out now.
+func (r *Router) Serves(ctx context.Context, host string) (bool, error) {
+	if r.Hosts[host] != nil {
+		return true, nil
+	}
+	return r.IsRegistry(ctx, host)
 }
 
 // ServeHTTP answers 421 Misdirected Request where the names disagree or the
-// host is not ours, with no body: a stranger's Host header gets no word of ours.
+// host is not ours, and 503 where that cannot be found out, with no body: a
+// stranger's Host header gets no word of ours.
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	host, ok := canonical(req.Host)
 	if ok && !r.Plain {
 		ok = req.TLS != nil && strings.EqualFold(req.TLS.ServerName, host)
 	}
 	if !ok {
-		refuse(w)
+		refuse(w, http.StatusMisdirectedRequest)
 		return
 	}
 	if h := r.Hosts[host]; h != nil && !r.Plain {
@@ -51,17 +57,21 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	// The data plane sees the name as it was written: capitals and, in plain
 	// HTTP, the port matter to what it answers.
-	if r.IsRegistry(req.Context(), host) {
+	switch ours, err := r.IsRegistry(req.Context(), host); {
+	case err != nil:
+		w.Header().Set("Retry-After", "5")
+		refuse(w, http.StatusServiceUnavailable)
+	case ours:
 		r.Registry.ServeHTTP(w, req)
-		return
+	default:
+		refuse(w, http.StatusMisdirectedRequest)
 	}
-	refuse(w)
 }
 
-func refuse(w http.ResponseWriter) {
+func refuse(w http.ResponseWriter, status int) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Connection", "close")
-	w.WriteHeader(http.StatusMisdirectedRequest)
+	w.WriteHeader(status)
 }
 
 // canonical is the Host header in lower case without a port; false for what

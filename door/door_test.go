@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +27,7 @@ type house struct {
 	router  *Router
 	addr    string
 	connect string
+	away    atomic.Bool // nobody can tell which registries there are
 }
 
 func build(t *testing.T) *house {
@@ -44,11 +47,17 @@ func build(t *testing.T) *house {
 			fmt.Fprintf(w, "%s host=%s door=%s known=%v", name, r.Host, o.Kind, o.Remote.IsValid())
 		})
 	}
-	h := &house{ca: ca, router: &Router{
-		Hosts:      map[string]http.Handler{"management.cove.internal": say("management"), "login.cove.internal": say("login")},
-		Registry:   say("registry"),
-		IsRegistry: func(_ context.Context, host string) bool { return host == "myregistry.cr.cove.internal" },
-	}}
+	h := &house{ca: ca}
+	h.router = &Router{
+		Hosts:    map[string]http.Handler{"management.cove.internal": say("management"), "login.cove.internal": say("login")},
+		Registry: say("registry"),
+		IsRegistry: func(_ context.Context, host string) (bool, error) {
+			if h.away.Load() {
+				return false, errors.New("the database cannot be reached")
+			}
+			return host == "myregistry.cr.cove.internal", nil
+		},
+	}
 	ca.Serves = h.router.Serves
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -215,4 +224,37 @@ func ask(t *testing.T, addr, text string) string {
 		return ""
 	}
 	return string(b)
+}
+
+// While nobody can tell which registries there are, a registry that was served
+// before says that it is to be asked again, not that it is somebody else's
+// name; and a name that was not gets no certificate.
+func TestARegistryIsNotDeniedWhileNobodyKnows(t *testing.T) {
+	h := build(t)
+	client := h.client("myregistry.cr.cove.internal", false)
+	client.Transport.(*http.Transport).DisableKeepAlives = true
+	status := func() string {
+		resp, err := client.Get("https://myregistry.cr.cove.internal/v2/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.Status + " " + resp.Header.Get("Retry-After")
+	}
+	if got := status(); got != "200 OK " {
+		t.Error(got)
+	}
+	h.away.Store(true)
+	if got := status(); got != "503 Service Unavailable 5" {
+		t.Error(got)
+	}
+	if resp, err := h.client("another.cr.cove.internal", false).Get("https://another.cr.cove.internal/v2/"); err == nil {
+		resp.Body.Close()
+		t.Errorf("a name that may be nobody's: %s", resp.Status)
+	}
+	for target, want := range map[string]string{"myregistry.cr.cove.internal:443": "HTTP/1.1 503", "myregistry.cr.cove.internal:22": "HTTP/1.1 403"} {
+		if got := ask(t, h.connect, "CONNECT "+target+" HTTP/1.1\r\nHost: "+target+"\r\n\r\n"); !strings.HasPrefix(got, want) {
+			t.Errorf("CONNECT %s: %q", target, got)
+		}
+	}
 }

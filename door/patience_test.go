@@ -223,7 +223,7 @@ func (f *failing) Accept() (net.Conn, error) {
 func TestTheProxyOutlivesAFailedAccept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &failing{pipes: &pipes{out: make(chan net.Conn), done: make(chan struct{})}}
-		p := NewConnect(func(context.Context, string) bool { return false }, l.Addr())
+		p := NewConnect(func(context.Context, string) (bool, error) { return false, nil }, l.Addr())
 		ended := make(chan error, 1)
 		go func() { ended <- p.Serve(l) }()
 		c, err := l.dial(t.Context(), "", "")

@@ -380,14 +380,13 @@ func (s *server) principalType(ctx context.Context, objectID string) (string, er
 	return map[string]string{directory.ServicePrincipal: "ServicePrincipal", directory.User: "User", directory.Group: "Group"}[p.Kind], err
 }
 
-// isRegistry reports whether host is a registry's. A store that cannot be
-// asked serves no name.
-func (s *server) isRegistry(ctx context.Context, host string) bool {
+// isRegistry reports whether host is a registry's.
+func (s *server) isRegistry(ctx context.Context, host string) (bool, error) {
 	r, err := s.registries.ByHost(ctx, host)
 	if err != nil {
 		s.log.Error("a registry could not be looked up", "host", host, "err", err)
 	}
-	return r != nil
+	return r != nil, err
 }
 
 // dial is where a machine that has nothing yet reaches the public listener.
