@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,42 +18,27 @@ import (
 )
 
 // Map is what the data path knows of all networks. It implements Lookup from
-// immutable snapshots, one for each network, and keeps them as the store has
-// them: everything is read once, then only what a change names, and only the
-// networks that it concerns are made anew.
-//
-// Run keeps it so. A change that another node commits is obeyed when
-// Store.Follow tells of it. One of this process is obeyed before its writer
-// is answered, if the writer's store is Obeyed(store); lookups themselves
-// never wait.
+// immutable snapshots, one for each network, which a resource.Mirror keeps as
+// the store has them; only the networks that a change concerns are made anew.
+// Lookups never wait.
 type Map struct {
-	store resource.Store
-	cfg   Config
-	log   *slog.Logger
+	mirror *resource.Mirror
+	cfg    Config
+	log    *slog.Logger
 
 	table atomic.Pointer[map[string]*snapshot] // by arm.ID.Key of the network
-
-	// Guards pending: what is known to have changed and not yet read.
-	mu      sync.Mutex
-	pending map[string]arm.ID
-	stale   bool // read everything
-	wake    chan struct{}
-
-	// Held while documents are read and the table replaced, so that an older
-	// reading never replaces a newer one. Lookups do not take it.
-	reading sync.Mutex
-	parts   *parts
+	parts *parts                               // the mirror's
 
 	overlay reconciler
 }
 
-// NewMap returns a map of no networks; Load or Run fills it. It tells store
-// that it wants to hear of commits. Of cfg it needs Sealer and FrontEnd.
+// NewMap returns a map of no networks; Load or Run fills it. Of cfg it needs
+// Sealer and FrontEnd.
 func NewMap(store resource.Store, cfg Config, log *slog.Logger) *Map {
-	m := &Map{store: store, cfg: cfg, log: log, pending: map[string]arm.ID{}, wake: make(chan struct{}, 1), parts: newParts()}
+	m := &Map{cfg: cfg, log: log, parts: newParts()}
 	m.overlay.init()
 	m.table.Store(&map[string]*snapshot{})
-	store.OnCommit(m.note)
+	m.mirror = resource.NewMirror(store, resource.Mirrored{Name: "networks", Concerns: mapped, Read: m.read}, log)
 	return m
 }
 
@@ -97,119 +81,28 @@ func (m *Map) Wanted(key string) (Wanted, bool) {
 func (m *Map) Networks() []string { return slices.Sorted(maps.Keys(*m.table.Load())) }
 
 // Load reads everything.
-func (m *Map) Load(ctx context.Context) error {
-	m.noteAll()
-	return m.catchUp(ctx)
-}
+func (m *Map) Load(ctx context.Context) error { return m.mirror.Load(ctx) }
 
-// Run follows the store until ctx ends. While the store cannot be read, what
-// was known stays known, and reading is tried again.
-func (m *Map) Run(ctx context.Context) error {
-	go func() {
-		for ctx.Err() == nil {
-			err := m.store.Follow(ctx, func(ids []arm.ID) {
-				if len(ids) == 0 {
-					m.noteAll()
-				}
-				m.note(ids)
-			})
-			if ctx.Err() == nil {
-				m.log.Error("following the store of networks stopped; trying again", "err", err)
-				pause(ctx, time.Second)
-			}
-		}
-	}()
-	for wait := time.Duration(0); ; {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-m.wake:
-		}
-		if err := m.catchUp(ctx); err != nil && ctx.Err() == nil {
-			wait = retryAfter(wait)
-			m.log.Error("networks could not be read; trying again", "err", err, "in", wait)
-			pause(ctx, wait)
-			m.ring()
-			continue
-		}
-		wait = 0
-	}
-}
+// Run follows the store until ctx ends.
+func (m *Map) Run(ctx context.Context) error { return m.mirror.Run(ctx) }
 
-// note remembers what changed. It is called at every commit, so it only looks
-// at the type.
-func (m *Map) note(ids []arm.ID) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	before := len(m.pending)
-	for _, id := range ids {
-		if mapped(id.Type()) {
-			m.pending[id.Key()] = id
+// mapped is id where snapshots are built from documents of its type.
+func mapped(id arm.ID) arm.ID {
+	for _, t := range mappedTypes {
+		if strings.EqualFold(id.Type(), t) {
+			return id
 		}
 	}
-	if len(m.pending) > before {
-		m.ring()
-	}
+	return arm.ID{}
 }
 
-func (m *Map) noteAll() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.stale = true
-	m.ring()
-}
-
-func (m *Map) ring() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
-}
-
-func mapped(typ string) bool {
-	for _, t := range []string{TypeVirtualNetwork, TypeInterface, TypeMember, TypeEndpoint} {
-		if strings.EqualFold(typ, t) {
-			return true
-		}
-	}
-	return false
-}
-
-// catchUp returns when everything that was noted before the call is in the
-// table. Whoever comes while another reads waits for it, and finds as a rule
-// that it is done.
-func (m *Map) catchUp(ctx context.Context) error {
-	m.reading.Lock()
-	defer m.reading.Unlock()
-
-	m.mu.Lock()
-	ids, all := m.pending, m.stale
-	m.pending, m.stale = map[string]arm.ID{}, false
-	m.mu.Unlock()
-	if len(ids) == 0 && !all {
-		return nil
-	}
-	var changes []part
-	err := m.store.View(ctx, func(r resource.Reader) (err error) {
-		changes, err = m.read(ctx, r, ids, all)
-		return err
-	})
-	if err != nil {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		maps.Copy(ids, m.pending)
-		m.pending, m.stale = ids, m.stale || all
-		return err
-	}
-	m.install(changes, all)
-	return nil
-}
+var mappedTypes = []string{TypeVirtualNetwork, TypeInterface, TypeMember, TypeEndpoint}
 
 // read fetches the documents that changed, or all.
-func (m *Map) read(ctx context.Context, r resource.Reader, ids map[string]arm.ID, all bool) ([]part, error) {
+func (m *Map) read(ctx context.Context, r resource.Reader, ids map[string]arm.ID, all bool) (install func(), err error) {
 	var out []part
 	if all {
-		for _, typ := range []string{TypeVirtualNetwork, TypeInterface, TypeMember, TypeEndpoint} {
+		for _, typ := range mappedTypes {
 			docs, err := r.List(ctx, resource.Query{Type: typ})
 			if err != nil {
 				return nil, err
@@ -218,7 +111,7 @@ func (m *Map) read(ctx context.Context, r resource.Reader, ids map[string]arm.ID
 				out = append(out, m.decode(d))
 			}
 		}
-		return out, nil
+		return func() { m.install(out, true) }, nil
 	}
 	for key, id := range ids {
 		doc, err := r.Get(ctx, id)
@@ -231,7 +124,7 @@ func (m *Map) read(ctx context.Context, r resource.Reader, ids map[string]arm.ID
 			out = append(out, m.decode(doc))
 		}
 	}
-	return out, nil
+	return func() { m.install(out, false) }, nil
 }
 
 // install replaces the networks that changes concern.
@@ -486,34 +379,24 @@ func (p *parts) addEndpoint(s *snapshot, nic *nicPart) {
 
 // Obeyed is store, but an Update of it returns only when lookups see what it
 // committed, and when the overlay has been told, if that is soon.
-func (m *Map) Obeyed(store resource.Store) resource.Store { return obeyed{store, m} }
+func (m *Map) Obeyed(store resource.Store) resource.Store { return obeyed{m.mirror.Obeyed(store), m} }
 
 type obeyed struct {
 	resource.Store
 	m *Map
 }
 
-// How long the writer of a change waits for it to be obeyed. The change is
-// durable by then and Run goes on trying, so nothing is lost with the wait.
-const (
-	readWait    = 5 * time.Second
-	overlayWait = time.Second
-)
+// overlayWait is how long the writer of a change waits for the overlay. The
+// change is durable by then, and Reconcile goes on trying.
+const overlayWait = time.Second
 
 func (o obeyed) Update(ctx context.Context, fn func(resource.Tx) error) error {
 	if err := o.Store.Update(ctx, fn); err != nil {
 		return err
 	}
 	// The caller may have gone; the change has not.
-	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), readWait)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), overlayWait)
 	defer cancel()
-	if err := o.m.catchUp(wait); err != nil {
-		o.m.log.Error("networks could not be read after a change; trying again", "err", err)
-		o.m.ring()
-		return nil
-	}
-	wait, cancel = context.WithTimeout(context.WithoutCancel(ctx), overlayWait)
-	defer cancel()
-	o.m.overlay.settle(wait)
+	o.m.overlay.settle(ctx)
 	return nil
 }

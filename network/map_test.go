@@ -308,54 +308,6 @@ func TestOverlayThatFailsIsTriedAgain(t *testing.T) {
 	}
 }
 
-// The store is unreadable for a while after a commit: what was known stays
-// known, and the change is obeyed once it can be read.
-func TestMapThatCannotReadTriesAgain(t *testing.T) {
-	w := newWorld(t, storetest.Open(t, storetest.SQLite(t)))
-	w.vnet("10.0.0.0/16", "10.0.0.0/24")
-	broken := &unreadable{Store: w.raw}
-	w.m.store = broken
-	broken.fail(true)
-	w.nic("vm", "") // still succeeds: it is committed
-	w.put(memberID("vm", "m"), memberBody(newKey(), "vm"))
-	here := netip.MustParseAddr("10.0.0.4")
-	if w.m.Member(arm.MustID(vnetID).Key(), here) != nil {
-		t.Fatal("the map was read although the store cannot be")
-	}
-	if len(w.m.Networks()) != 1 {
-		t.Error("what was known is forgotten")
-	}
-	broken.fail(false)
-	w.nic("other", "") // any later change brings in the earlier ones
-	if w.m.Member(arm.MustID(vnetID).Key(), here) == nil {
-		t.Error("a change was lost")
-	}
-}
-
-type unreadable struct {
-	resource.Store
-	mu  sync.Mutex
-	err error
-}
-
-func (u *unreadable) fail(yes bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.err = nil; yes {
-		u.err = errors.New("the database cannot be reached")
-	}
-}
-
-func (u *unreadable) View(ctx context.Context, fn func(resource.Reader) error) error {
-	u.mu.Lock()
-	err := u.err
-	u.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	return u.Store.View(ctx, fn)
-}
-
 // A key that was copied from another network's row, or was sealed by another
 // deployment, gives no tunnel, and the other networks go on.
 func TestForeignKeyGivesNoTunnel(t *testing.T) {

@@ -182,13 +182,3 @@ func setOf(keys []string) map[string]bool {
 func retryAfter(last time.Duration) time.Duration {
 	return min(max(50*time.Millisecond, 2*last), 30*time.Second)
 }
-
-// pause waits for d or for the end of ctx.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
-}
