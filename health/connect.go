@@ -1,0 +1,282 @@
+package health
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"cove.example/cove/reason"
+)
+
+// connect opens a connection to a place and keeps the result under layer.
+func (c *Check) connect(ctx context.Context, layer string, at place) (conn net.Conn, r Result) {
+	r = c.timed(layer, at.host, func(r *Result) {
+		var found Result
+		conn, found = c.reach(ctx, at)
+		r.take(found)
+	})
+	return conn, r
+}
+
+// reach opens a connection to a place: through the proxy, if there is one,
+// else to each of its addresses. An address that does not answer is a failure
+// even where another does: clients pick any.
+func (c *Check) reach(ctx context.Context, at place) (net.Conn, Result) {
+	r := Result{Outcome: Passed}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if at.proxy != nil {
+		return c.through(ctx, at)
+	}
+	var first net.Conn
+	for _, a := range at.addrs {
+		began := time.Now()
+		conn, err := c.Way.Dial(ctx, "tcp", net.JoinHostPort(a.String(), at.port))
+		if err != nil {
+			r.fail(pathCode(err), "%s:%s: %s", a, at.port, pathWords(err))
+			continue
+		}
+		if first != nil {
+			conn.Close()
+			continue
+		}
+		first = conn
+		if r.Outcome != Failed {
+			r.Said = fmt.Sprintf("%s:%s TCP in %d ms", a, at.port, time.Since(began).Milliseconds())
+		}
+	}
+	if first != nil && r.Outcome == Failed {
+		r.Evidence = append(r.Evidence, fmt.Sprintf("%s answers", first.RemoteAddr()))
+		first.Close()
+		first = nil
+	}
+	return first, r
+}
+
+func pathCode(err error) reason.Code {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return reason.PathRefused
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return reason.NoRoute
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF):
+		return reason.PathCut
+	}
+	return reason.PathSilent
+}
+
+func pathWords(err error) string {
+	switch pathCode(err) {
+	case reason.PathRefused:
+		return "connection refused"
+	case reason.NoRoute:
+		return "no route"
+	case reason.PathCut:
+		return "the connection was cut"
+	}
+	if plain(err) == "no answer" || errors.Is(err, context.DeadlineExceeded) {
+		return "no answer"
+	}
+	return plain(err)
+}
+
+// through opens a connection by the proxy.
+func (c *Check) through(ctx context.Context, at place) (net.Conn, Result) {
+	r := Result{Outcome: Passed}
+	address := at.proxy.Host
+	if at.proxy.Port() == "" {
+		address += map[string]string{"https": ":443", "http": ":80"}[at.proxy.Scheme]
+	}
+	conn, err := c.Way.Dial(ctx, "tcp", address)
+	if err != nil {
+		r.fail(reason.ProxyAway, "the proxy %s: %s", address, pathWords(err))
+		return nil, r
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(deadline); err != nil {
+			conn.Close()
+			r.fail(reason.ProxyAway, "the proxy %s: %v", address, plain(err))
+			return nil, r
+		}
+	}
+	if at.proxy.Scheme == "https" {
+		secure := tls.Client(conn, &tls.Config{ServerName: at.proxy.Hostname(), RootCAs: c.Way.Roots, MinVersion: tls.VersionTLS12})
+		if err := secure.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			r.fail(reason.ProxyCuts, "the proxy %s does not speak TLS with us: %s", address, plain(err))
+			return nil, r
+		}
+		conn = secure
+	}
+	status, words, err := tunnel(conn, at.host+":"+at.port, at.proxy)
+	switch {
+	case err != nil:
+		conn.Close()
+		r.fail(reason.ProxyCuts, "the proxy %s closed the connection without an answer", address)
+		return nil, r
+	case status != http.StatusOK:
+		conn.Close()
+		r.fail(reason.ProxyRefuses, "the proxy %s answers %d to %s", address, status, at.host)
+		if words != "" {
+			r.Evidence = append(r.Evidence, "it says: "+words)
+		}
+		return nil, r
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		conn.Close()
+		r.fail(reason.ProxyCuts, "the proxy %s: %v", address, plain(err))
+		return nil, r
+	}
+	r.Said = "through the proxy " + address
+	return conn, r
+}
+
+// tunnel asks the proxy for a connection. Of its own words the first line is
+// kept.
+func tunnel(conn net.Conn, to string, proxy *url.URL) (status int, words string, err error) {
+	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: to}, Host: to, Header: http.Header{}}
+	if u := proxy.User; u != nil {
+		password, _ := u.Password()
+		req.Header.Set("Proxy-Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(u.Username()+":"+password)))
+	}
+	if err := req.Write(conn); err != nil {
+		return 0, "", err
+	}
+	// One byte at a time: what follows the header belongs to the tunnel.
+	resp, err := http.ReadResponse(bufio.NewReaderSize(&byByte{conn, maxHeader}, 16), req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK {
+		return resp.StatusCode, "", nil
+	}
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 512))
+	if err != nil {
+		b = nil // the status says enough
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
+	return resp.StatusCode, line, nil
+}
+
+const maxHeader = 16 << 10
+
+// byByte reads one byte at a time, and no more than left.
+type byByte struct {
+	r    io.Reader
+	left int
+}
+
+func (b *byByte) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, errors.New("the proxy's answer is too long")
+	}
+	if len(p) > 1 {
+		p = p[:1]
+	}
+	n, err := b.r.Read(p)
+	b.left -= n
+	return n, err
+}
+
+// secure agrees on TLS over a connection and keeps the result under layer.
+func (c *Check) secure(ctx context.Context, layer string, at place, conn net.Conn) Result {
+	return c.timed(layer, at.host, func(r *Result) { r.take(c.shake(ctx, at, conn)) })
+}
+
+// shake agrees on TLS and judges the certificate by hand, so that what is
+// wrong with it can be told apart.
+func (c *Check) shake(ctx context.Context, at place, conn net.Conn) Result {
+	r := Result{Outcome: Passed}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	t := tls.Client(conn, &tls.Config{
+		ServerName: at.host, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
+		// judgeChain verifies below. Nothing is sent over this connection.
+		InsecureSkipVerify: true,
+	})
+	if err := t.HandshakeContext(ctx); err != nil {
+		alert, other := tls.AlertError(0), tls.RecordHeaderError{}
+		switch {
+		case errors.As(err, &other):
+			r.fail(reason.NotTLS, "%s:%s answers in something else than TLS", at.host, at.port)
+		case errors.As(err, &alert):
+			r.fail(reason.PathCut, "%s refuses the name in TLS: %v", at.host, alert)
+		case plain(err) == "no answer":
+			r.fail(reason.PathSilent, "%s: TCP connects and TLS gets no answer", at.host)
+		default:
+			r.fail(reason.PathCut, "the connection to %s was cut before TLS was agreed on", at.host)
+		}
+		return r
+	}
+	return judgeChain(at, t.ConnectionState(), c.Way.Roots, c.Way.Now())
+}
+
+// judgeChain says whether a client of this machine trusts what the server
+// showed.
+func judgeChain(at place, cs tls.ConnectionState, roots *x509.CertPool, now time.Time) Result {
+	r := Result{Outcome: Passed}
+	leaf := cs.PeerCertificates[0]
+	opts := x509.VerifyOptions{DNSName: at.host, Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: now}
+	for _, cert := range cs.PeerCertificates[1:] {
+		opts.Intermediates.AddCert(cert)
+	}
+	_, err := leaf.Verify(opts)
+	if err == nil {
+		r.Said = fmt.Sprintf("%s, trusted, valid %s more", tls.VersionName(cs.Version), days(leaf.NotAfter.Sub(now)))
+		return r
+	}
+	issuer := leaf.Issuer.String()
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case isPrivateName(at.host):
+		r.fail(reason.PrivateName, "%s is an alias for resolvers; no certificate has it", at.host)
+		r.Fix = "ask for " + withoutPrivate(at.host)
+	case errors.As(err, &name):
+		r.fail(reason.CertificateName, "the certificate is for %s", strings.Join(clip(leaf.DNSNames, 4), ", "))
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		r.fail(reason.CertificateTime, "the certificate is good from %s to %s; it is %s here", day(leaf.NotBefore), day(leaf.NotAfter), now.UTC().Format(time.DateTime))
+	case errors.As(err, &unknown) && len(cs.PeerCertificates) == 1 && leaf.Issuer.String() != leaf.Subject.String() && !isPrivateIssuer(leaf):
+		r.fail(reason.ChainIncomplete, "the server sends 1 certificate, signed by %s, and not the signer's", issuer)
+	default:
+		r.fail(reason.AuthorityUnknown, "the certificate is signed by %s, which this machine does not trust", issuer)
+	}
+	r.Evidence = append(r.Evidence, "issuer: "+issuer, "names: "+strings.Join(clip(leaf.DNSNames, 8), ", "))
+	if at.proxy != nil {
+		r.Evidence = append(r.Evidence, "seen through the proxy "+at.proxy.Host)
+	}
+	return r
+}
+
+// isPrivateIssuer holds for a certificate that says nowhere where its signer's
+// can be had: an authority of one's own, whose certificate is never sent.
+func isPrivateIssuer(c *x509.Certificate) bool { return len(c.IssuingCertificateURL) == 0 }
+
+func clip(s []string, n int) []string {
+	if len(s) > n {
+		return append(s[:n:n], fmt.Sprintf("and %d more", len(s)-n))
+	}
+	return s
+}
+
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+
+func days(d time.Duration) string {
+	if d < 48*time.Hour {
+		return d.Round(time.Minute).String()
+	}
+	return fmt.Sprintf("%d days", int(d/(24*time.Hour)))
+}

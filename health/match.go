@@ -1,0 +1,65 @@
+package health
+
+import (
+	"regexp"
+	"strings"
+
+	"cove.example/cove/reason"
+)
+
+// symptom is a client's own words for one cause.
+type symptom struct {
+	words *regexp.Regexp
+	code  reason.Code
+}
+
+// symptoms are what docker, containerd, podman, skopeo, crane, helm, curl, az
+// and the kubelet print, most telling first: the words for a cause often stand
+// inside more general ones. Sources: the troubleshooting articles of Azure
+// Container Registry, and the programs' own output in this package's tests.
+var symptoms = []symptom{
+	{regexp.MustCompile(`privatelink\.[^ ]*.*(x509|certificate|tls)|(x509|certificate|tls).*\.privatelink\.`), reason.PrivateName},
+	// Beside EOF, what the wrong scheme of a proxy's URL looks like where the
+	// proxy answers, cuts, or speaks TLS.
+	{regexp.MustCompile(`proxyconnect tcp: (eof|tls: first record|read tcp .*reset by peer)|malformed http response "\\x15\\x03`), reason.ProxyCuts},
+	{regexp.MustCompile(`proxyconnect tcp|unable to connect to proxy|could not resolve proxy|cannot connect to proxy`), reason.ProxyAway},
+	{regexp.MustCompile(`proxy authentication required|received http code \d+ from proxy|tunnel connection failed|connect tunnel failed`), reason.ProxyRefuses},
+	{regexp.MustCompile(`is not allowed access\. refer https://aka\.ms/acr/firewall`), reason.NetworkRefuses},
+	{regexp.MustCompile(`looks like you don't have access to registry`), reason.NetworkRefuses},
+	{regexp.MustCompile(`failed with status: 403 forbidden|unexpected status: 403|status code 403|status code \[manifests [^]]*\]: 403|connectivity_forbidden_error`), reason.NetworkRefuses},
+	{regexp.MustCompile(`no such host|name or service not known|temporary failure in name resolution|could not resolve host|nodename nor servname|unresolvable host|name resolution failed|dial tcp: lookup|connectivity_dns_error`), reason.NameUnknown},
+	{regexp.MustCompile(`server gave http response to https client|first record does not look like a tls handshake|wrong version number`), reason.NotTLS},
+	{regexp.MustCompile(`certificate has expired|certificate is not yet valid|has expired or is not yet valid`), reason.CertificateTime},
+	{regexp.MustCompile(`certificate is valid for .* not |no alternative certificate subject name|doesn't match (either of )?'|hostname mismatch`), reason.CertificateName},
+	{regexp.MustCompile(`signed by unknown authority|self[- ]signed certificate|unable to get (local )?issuer certificate|certificate verify failed|connectivity_ssl_error`), reason.AuthorityUnknown},
+	{regexp.MustCompile(`connection refused`), reason.PathRefused},
+	{regexp.MustCompile(`no route to host|network is unreachable`), reason.NoRoute},
+	{regexp.MustCompile(`connection reset by peer|unexpected eof|tls handshake timeout`), reason.PathCut},
+	{regexp.MustCompile(`client\.timeout exceeded|i/o timeout|context deadline exceeded|timed out|operation timed out`), reason.PathSilent},
+	{regexp.MustCompile(`toomanyrequests|too many requests|429|connectivity_toomanyrequests_error`), reason.Throttled},
+	{regexp.MustCompile(`requested access to the resource is denied|insufficient_scope|pull access denied|may require 'docker login'`), reason.TokenLacks},
+	{regexp.MustCompile(`manifest unknown|manifest for .* not found|manifest tagged by .* is not found|repository name not known|not found: not found|failed to resolve reference .*: not found|name_unknown`), reason.ImageUnknown},
+	{regexp.MustCompile(`application not registered with aad|invalid clientid or client secret|unauthorized|401|no basic auth credentials|connectivity_refresh_token_error|connectivity_access_token_error|authentication required`), reason.SignInRefused},
+	{regexp.MustCompile(`did not issue a challenge|connectivity_challenge_error|could not connect to the registry login server`), reason.NoChallenge},
+	{regexp.MustCompile(`cannot connect to the docker daemon|is the docker daemon running|docker_daemon_error`), reason.EngineAway},
+	{regexp.MustCompile(`\b50[0-4]\b|internal server error|service unavailable|bad gateway`), reason.ServerFails},
+}
+
+// maxText bounds a pasted error.
+const maxText = 64 << 10
+
+// Symptom names the cause behind a client's error text, in English, as far as
+// the text alone can tell it. It is asked when the text carries no
+// correlation id: such requests never reached the registry, as a rule.
+func Symptom(text string) (reason.Meaning, bool) {
+	if len(text) > maxText {
+		text = text[len(text)-maxText:] // the end says what failed
+	}
+	text = strings.ToLower(strings.Join(strings.Fields(text), " "))
+	for _, s := range symptoms {
+		if s.words.MatchString(text) {
+			return reason.Of(string(s.code))
+		}
+	}
+	return reason.Meaning{}, false
+}

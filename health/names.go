@@ -1,0 +1,270 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"cove.example/cove/reason"
+)
+
+// Answer is what a resolver said to one name.
+type Answer struct {
+	Server string   // who was asked
+	Chain  []string // the aliases that were followed, without the name itself
+	Addrs  []netip.Addr
+	Absent bool // NXDOMAIN, at the end of Chain
+	// System are the addresses that programs of this machine get, where the
+	// lookup knows them apart from the resolver's: the hosts file has a say.
+	System []netip.Addr
+}
+
+// Lookup asks for the IPv4 addresses of a name. It fails when nobody answers.
+type Lookup func(ctx context.Context, host string) (Answer, error)
+
+// place is where a host was found.
+type place struct {
+	host, port string
+	addrs      []netip.Addr
+	proxy      *url.URL
+}
+
+// named looks a host up and keeps the result under layer.
+func (c *Check) named(ctx context.Context, layer, host string) (at place, r Result) {
+	r = c.timed(layer, host, func(r *Result) {
+		var found Result
+		at, found = c.look(ctx, host)
+		r.take(found)
+	})
+	return at, r
+}
+
+func (c *Check) look(ctx context.Context, host string) (place, Result) {
+	name, port, err := splitHost(host)
+	at, r := place{host: name, port: port}, Result{Outcome: Passed}
+	if err != nil {
+		r.fail(reason.NameUnknown, "%q is no host", host)
+		return at, r
+	}
+	proxy, err := c.proxyOf(host)
+	if err != nil {
+		r.fail(reason.ProxyAway, "the proxy of the environment is no URL: %v", err)
+		return at, r
+	}
+	if at.proxy = proxy; proxy != nil {
+		r.Said = "the proxy " + proxy.Host + " looks it up"
+		return at, r
+	}
+	if a, err := netip.ParseAddr(name); err == nil {
+		at.addrs, r.Said = []netip.Addr{a}, "an address, no name"
+		return at, r
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	answer, err := c.Way.Lookup(ctx, name)
+	if err != nil {
+		r.fail(reason.ResolverSilent, "%s: %v", name, err)
+		return at, r
+	}
+	at.addrs = answer.Addrs
+	if len(answer.System) > 0 {
+		at.addrs = answer.System
+	}
+	return at, judgeName(name, answer, c.Target.Holds[name])
+}
+
+// judgeName says whether an answer is what the name ought to lead to from
+// here: holds are the private endpoint's addresses, nil where no private
+// endpoint of this network serves the name or none is known.
+func judgeName(name string, a Answer, holds []netip.Addr) Result {
+	r := Result{Outcome: Passed}
+	chain := strings.Join(append([]string{name}, a.Chain...), " → ")
+	private := slices.ContainsFunc(a.Chain, isPrivateName) || isPrivateName(name)
+	asked := ""
+	if a.Server != "" {
+		asked = ", asked " + a.Server
+	}
+	switch {
+	case isPrivateName(name):
+		r.fail(reason.PrivateName, "%s is an alias for resolvers", name)
+		r.Fix = "ask for " + withoutPrivate(name)
+	case a.Absent && private:
+		r.fail(reason.PrivateNoRecord, "%s does not exist%s", chain, asked)
+	case a.Absent:
+		r.fail(reason.NameUnknown, "%s does not exist%s", chain, asked)
+	case len(a.Addrs) == 0:
+		r.fail(reason.NameEmpty, "%s has no IPv4 address%s", chain, asked)
+	case len(holds) > 0 && !overlap(a.Addrs, holds) && (leaves(a.Chain) || !slices.ContainsFunc(a.Addrs, isPrivate)):
+		r.fail(reason.NamePublic, "%s → %s (public)%s", chain, join(a.Addrs), asked)
+	case len(holds) > 0 && !within(a.Addrs, holds):
+		r.fail(reason.NameElsewhere, "%s → %s%s", chain, join(a.Addrs), asked)
+	default:
+		kind := "public"
+		if slices.ContainsFunc(a.Addrs, isPrivate) {
+			kind = "private"
+		}
+		r.Said = fmt.Sprintf("%s → %s (%s)", chain, join(a.Addrs), kind)
+	}
+	if len(holds) > 0 && r.Outcome == Failed {
+		r.Evidence = append(r.Evidence, "the private endpoint holds "+join(holds)+" for it")
+	}
+	if len(a.System) > 0 && !slices.Equal(sorted(a.System), sorted(a.Addrs)) && r.Outcome != Failed {
+		r.fail(reason.ResolversDiffer, "%s: programs here get %s, the resolver says %s", name, join(a.System), join(a.Addrs))
+	}
+	return r
+}
+
+func isPrivateName(s string) bool { return strings.Contains(s, ".privatelink.") }
+
+// leaves reports whether a chain of aliases goes on behind the privatelink
+// name: then no private zone has answered for it.
+func leaves(chain []string) bool {
+	i := slices.IndexFunc(chain, isPrivateName)
+	return i >= 0 && i < len(chain)-1
+}
+
+func withoutPrivate(s string) string { return strings.Replace(s, ".privatelink.", ".", 1) }
+
+// isPrivate holds for what no public resolver ought to answer. The shared
+// space of RFC 6598 is where virtual networks have their service front end.
+func isPrivate(a netip.Addr) bool {
+	return a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || shared.Contains(a)
+}
+
+var shared = netip.MustParsePrefix("100.64.0.0/10")
+
+func overlap(a, b []netip.Addr) bool {
+	return slices.ContainsFunc(a, func(x netip.Addr) bool { return slices.Contains(b, x) })
+}
+
+func within(a, b []netip.Addr) bool {
+	return !slices.ContainsFunc(a, func(x netip.Addr) bool { return !slices.Contains(b, x) })
+}
+
+func sorted(a []netip.Addr) []netip.Addr {
+	return slices.SortedFunc(slices.Values(a), netip.Addr.Compare)
+}
+
+func join(a []netip.Addr) string {
+	var out []string
+	for _, x := range a {
+		out = append(out, x.String())
+	}
+	return strings.Join(out, ", ")
+}
+
+const (
+	lookupTry = 2 * time.Second
+	maxChain  = 16
+)
+
+// Resolvers is a Lookup that asks servers ("168.63.129.16:53") in turn until
+// one answers, and shows the aliases on the way. system, if not nil, is how
+// programs of this machine look names up.
+func Resolvers(servers []string, dial func(ctx context.Context, network, address string) (net.Conn, error), system func(ctx context.Context, host string) ([]netip.Addr, error)) Lookup {
+	return func(ctx context.Context, host string) (Answer, error) {
+		if len(servers) == 0 {
+			return Answer{}, errors.New("this machine is set to use no resolver")
+		}
+		var all []error
+		for _, server := range servers {
+			a, err := ask(ctx, dial, server, host)
+			if err != nil {
+				all = append(all, fmt.Errorf("%s: %w", server, err))
+				continue
+			}
+			if system != nil {
+				if a.System, err = system(ctx, host); err != nil {
+					a.System = nil // the resolver's answer says why
+				}
+			}
+			return a, nil
+		}
+		return Answer{}, errors.Join(all...)
+	}
+}
+
+// ask puts the question by UDP, and by TCP when the answer does not fit.
+func ask(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), server, host string) (Answer, error) {
+	m := new(dns.Msg)
+	m.SetQuestion(dns.Fqdn(host), dns.TypeA)
+	m.SetEdns0(1232, false)
+	exchange := func(network string) (*dns.Msg, error) {
+		ctx, cancel := context.WithTimeout(ctx, lookupTry)
+		defer cancel()
+		conn, err := dial(ctx, network, server)
+		if err != nil {
+			return nil, err
+		}
+		defer conn.Close()
+		deadline, _ := ctx.Deadline()
+		if err := conn.SetDeadline(deadline); err != nil {
+			return nil, err
+		}
+		co := &dns.Conn{Conn: conn, UDPSize: 1232}
+		in, _, err := (&dns.Client{Net: network, Timeout: lookupTry}).ExchangeWithConnContext(ctx, m, co)
+		return in, err
+	}
+	in, err := exchange("udp")
+	if err == nil && in.Truncated {
+		in, err = exchange("tcp")
+	}
+	if err != nil {
+		return Answer{}, errors.New(plain(err))
+	}
+	switch in.Rcode {
+	case dns.RcodeSuccess, dns.RcodeNameError:
+	default:
+		return Answer{}, fmt.Errorf("it answers %s", dns.RcodeToString[in.Rcode])
+	}
+	return follow(server, host, in), nil
+}
+
+// follow reads the chain of aliases that starts at host. Records of other
+// names are nobody's business.
+func follow(server, host string, in *dns.Msg) Answer {
+	a := Answer{Server: strings.TrimSuffix(server, ":53"), Absent: in.Rcode == dns.RcodeNameError}
+	at := dns.CanonicalName(host)
+	for range maxChain {
+		next := ""
+		for _, rr := range in.Answer {
+			if dns.CanonicalName(rr.Header().Name) != at {
+				continue
+			}
+			switch rr := rr.(type) {
+			case *dns.CNAME:
+				next = dns.CanonicalName(rr.Target)
+			case *dns.A:
+				if addr, ok := netip.AddrFromSlice(rr.A.To4()); ok {
+					a.Addrs = append(a.Addrs, addr)
+				}
+			}
+		}
+		if next == "" || len(a.Addrs) > 0 {
+			return a
+		}
+		a.Chain = append(a.Chain, strings.TrimSuffix(next, "."))
+		at = next
+	}
+	return a
+}
+
+// plain is an error without the names of Go's functions around it.
+func plain(err error) string {
+	var t interface{ Timeout() bool }
+	if errors.As(err, &t) && t.Timeout() {
+		return "no answer"
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
+		err = op.Err
+	}
+	return err.Error()
+}

@@ -1,0 +1,245 @@
+package reason
+
+// What can be wrong on the way to a registry, before it is asked, and with
+// what comes back. The health check finds these where it runs; the registry
+// cannot know of them.
+const (
+	NameUnknown      Code = "COVE-DNS-001"
+	NamePublic       Code = "COVE-DNS-002"
+	NameElsewhere    Code = "COVE-DNS-003"
+	ResolverSilent   Code = "COVE-DNS-004"
+	NameEmpty        Code = "COVE-DNS-005"
+	PrivateNoRecord  Code = "COVE-DNS-006"
+	DataNamePublic   Code = "COVE-DNS-007"
+	ResolversDiffer  Code = "COVE-DNS-008"
+	PathSilent       Code = "COVE-PATH-001"
+	PathRefused      Code = "COVE-PATH-002"
+	PathCut          Code = "COVE-PATH-003"
+	NoRoute          Code = "COVE-PATH-004"
+	GroupDenies      Code = "COVE-PATH-005"
+	AddressOpen      Code = "COVE-PATH-006"
+	ProxyAway        Code = "COVE-PROXY-001"
+	ProxyRefuses     Code = "COVE-PROXY-002"
+	ProxyCuts        Code = "COVE-PROXY-003"
+	ProxyAnswers     Code = "COVE-PROXY-004"
+	AuthorityUnknown Code = "COVE-TLS-001"
+	CertificateTime  Code = "COVE-TLS-002"
+	CertificateName  Code = "COVE-TLS-003"
+	PrivateName      Code = "COVE-TLS-004"
+	ChainIncomplete  Code = "COVE-TLS-005"
+	NotTLS           Code = "COVE-TLS-006"
+	ClockWrong       Code = "COVE-CLOCK-001"
+	NoChallenge      Code = "COVE-CHAL-001"
+	RealmElsewhere   Code = "COVE-CHAL-002"
+	NetworkRefuses   Code = "COVE-NET-000"
+	SignInRefused    Code = "COVE-AUTH-000"
+	TokenLacks       Code = "COVE-PERM-000"
+	ImageUnknown     Code = "COVE-NAME-002"
+	BytesWrong       Code = "COVE-DATA-002"
+	DataBlocked      Code = "COVE-DATA-001"
+	Throttled        Code = "COVE-RATE-001"
+	ServerFails      Code = "COVE-SRV-001"
+	ClientOld        Code = "COVE-CLIENT-001"
+	EngineAway       Code = "COVE-CLIENT-002"
+	EngineProxy      Code = "COVE-CLIENT-003"
+	CredentialEnds   Code = "COVE-CRED-001"
+)
+
+// Way is the closed list of them, in the order in which a request meets them.
+var Way = []Meaning{
+	{
+		NameUnknown, "the name does not exist",
+		"The resolver that this machine uses says that there is no such name.",
+		"Compare the name with the registry's login server. If it is right, this machine's resolver does not know cove's names: forward the whole registry suffix to cove's resolver.",
+	},
+	{
+		NamePublic, "the name leads to the public address",
+		"A private endpoint in this network serves the name, and the name resolves to the public address.",
+		"Link the private zone to this network, or let the network's resolver forward the whole registry suffix to 168.63.129.16. Forwarding privatelink names alone is not enough for every resolver.",
+	},
+	{
+		NameElsewhere, "the name leads to another address",
+		"The name resolves to an address that the private endpoint does not hold: a record is stale, or two private endpoints share one zone.",
+		"Compare the zone's record with the private endpoint's addresses and put the right one in, or give each network a zone of its own.",
+	},
+	{
+		ResolverSilent, "the resolver does not answer",
+		"No answer came from the resolver that this machine is set to use.",
+		"See that UDP and TCP port 53 to the resolver are let through and that it is running.",
+	},
+	{
+		NameEmpty, "the name has no IPv4 address",
+		"The name exists and has no IPv4 address.",
+		"Look at the record set: it may be empty, or of another type.",
+	},
+	{
+		PrivateNoRecord, "the private zone has no record for the name",
+		"The name leads into a private zone that is linked to this network, and the zone holds no record for it. A linked zone has the last word: the public address is not tried.",
+		"Add the record, or have the private endpoint's zone group keep it. If the private endpoint was deleted, remove the zone's link to this network.",
+	},
+	{
+		DataNamePublic, "the data endpoint's name leads to the public address",
+		"Layers come from the data endpoint, a private endpoint in this network serves its name, and that name resolves to the public address.",
+		"Add the data endpoint's record to the private zone: one for each region of the registry.",
+	},
+	{
+		ResolversDiffer, "programs here get other addresses than the resolver gives",
+		"The system's own lookup, which clients use, and the resolver disagree: the hosts file or a cache has another address.",
+		"Remove the name from the hosts file, or clear the cache.",
+	},
+	{
+		PathSilent, "no answer from the address",
+		"The address does not answer on its port: packets are dropped on the way. Clients say \"Client.Timeout exceeded while awaiting headers\".",
+		"Look at firewalls and routes between here and the address; the registry has not seen this connection, and nothing is wrong with names.",
+	},
+	{
+		PathRefused, "the connection is refused",
+		"The machine at the address says that nothing listens on the port.",
+		"See that the address is the server's and that the server is running.",
+	},
+	{
+		PathCut, "the connection is cut",
+		"The connection was opened and then cut before TLS was agreed on.",
+		"Something on the way, mostly a firewall that reads the name in TLS, lets the connection begin and ends it. Let the name through.",
+	},
+	{
+		NoRoute, "there is no way to the address",
+		"This machine, or a router on the way, says that it knows no route to the address.",
+		"See that the machine is in the network that it should be in: is the tunnel up, is the peering in place?",
+	},
+	{
+		GroupDenies, "a security group denies it",
+		"A network security group on the caller's subnet or interface, or on the private endpoint's, denies the connection. Packets are dropped: the caller sees no answer.",
+		"Look at the group's rules in their order of priority, and allow TCP port 443 to the private endpoint's addresses.",
+	},
+	{
+		AddressOpen, "where the caller comes from is not known",
+		"The name leads out of the network to the public address, and which address the caller has there decides. That depends on the way out, which cove does not know.",
+		"Ask again with the public address that the caller has: cove can … --from ADDRESS.",
+	},
+	{
+		ProxyAway, "the proxy cannot be reached",
+		"The environment names a proxy for this address and no connection to the proxy can be made.",
+		"Correct HTTPS_PROXY, or name the registry's hosts in NO_PROXY. An engine's daemon has settings of its own and must be restarted after a change.",
+	},
+	{
+		ProxyRefuses, "the proxy refuses",
+		"The proxy answered and will not open a connection to the registry.",
+		"Let the proxy's rules admit the registry's login server and data endpoints at port 443, or name these hosts in NO_PROXY.",
+	},
+	{
+		ProxyCuts, "the proxy ends the connection",
+		"The proxy took the connection and closed it without an answer. Clients say \"proxyconnect tcp: EOF\".",
+		"Mostly the proxy's URL has the wrong scheme: a proxy that speaks plain HTTP is written http://, also for HTTPS destinations.",
+	},
+	{
+		ProxyAnswers, "something else answers in the registry's place",
+		"What came back was not written by a registry: a proxy, a portal or a load balancer on the way answers for everybody.",
+		"Let the registry's hosts pass that device, or name them in NO_PROXY.",
+	},
+	{
+		AuthorityUnknown, "the certificate's authority is not trusted here",
+		"The certificate was signed by an authority that this machine does not trust: the registry's own, or a proxy's that reads TLS.",
+		"Where the issuer is the registry's own authority, install it: cove trust. Where it is a proxy's, let the registry's hosts pass unread.",
+	},
+	{
+		CertificateTime, "the certificate is not valid now",
+		"By this machine's clock the certificate's time has not come or is over.",
+		"Compare this machine's clock with the right time first; if it is right, the server's certificate must be renewed.",
+	},
+	{
+		CertificateName, "the certificate is for other names",
+		"The certificate does not name the host that was asked for.",
+		"Ask for the login server's own name. If that is what was asked, the address belongs to another server.",
+	},
+	{
+		PrivateName, "a privatelink name was used",
+		"Names with privatelink in them are for the resolver only; no certificate has them.",
+		"Use the login server's own name. Inside the network it leads to the private address by itself.",
+	},
+	{
+		ChainIncomplete, "the server sends an incomplete chain",
+		"The server sends its certificate without the one that signed it. Browsers find it elsewhere; engines do not.",
+		"Put the intermediate certificates behind the server's own in the file that it serves.",
+	},
+	{
+		NotTLS, "the port does not speak TLS",
+		"What answers at the port speaks something else than TLS.",
+		"See that the port is the HTTPS one, and what listens there.",
+	},
+	{
+		ClockWrong, "this machine's clock is wrong",
+		"This machine's time and the server's differ by more than tokens and certificates tolerate.",
+		"Set the clock; most systems do it by themselves once time synchronisation is on.",
+	},
+	{
+		NoChallenge, "the answer is not a registry's",
+		"A registry answers the first request with 401 and says where tokens are issued. This answer was another.",
+		"See what answers at the address. A private endpoint that is not approved gives no challenge either.",
+	},
+	{
+		RealmElsewhere, "tokens are issued at a host that was not asked for",
+		"The registry sends credentials to another host, and this check gives them to the registry's own host only.",
+		"If that is how this registry works, check without a credential, or with the engine itself.",
+	},
+	{
+		NetworkRefuses, "the registry's network rules refuse",
+		"The registry was reached and does not let this address speak to it.",
+		"Give the id to `cove explain`: whoever may read the registry learns the rule that decided and the command that admits this address.",
+	},
+	{
+		SignInRefused, "the credential is refused",
+		"The registry was reached and did not accept the credential.",
+		"Log in again with the present password or secret. `cove explain` with the id tells the registry's owner why.",
+	},
+	{
+		TokenLacks, "the token does not allow this",
+		"The sign-in was good, and the token was issued without what the pull needs.",
+		"Give the identity a role that lets it pull; `cove can` says what is missing.",
+	},
+	{
+		ImageUnknown, "there is no such image",
+		"The registry was reached and signed in to, and has no such repository, tag or digest that this identity may see.",
+		"Compare the repository and the tag with what was pushed.",
+	},
+	{
+		BytesWrong, "the bytes are not the image's",
+		"What came back does not have the digest that was asked for.",
+		"Something on the way changes what passes: a cache, a scanner or a broken mirror.",
+	},
+	{
+		DataBlocked, "layers cannot be fetched",
+		"The registry and the manifest can be read, and the way to the data endpoint, where layers come from, is closed.",
+		"Admit the data endpoint's name wherever the login server's name was admitted; `cove status --firewall no-proxy` lists all names.",
+	},
+	{
+		Throttled, "too many requests",
+		"The registry answers that this identity or address has asked too often.",
+		"Wait as long as it says, and spread the requests. Rights and credentials are not the matter.",
+	},
+	{
+		ServerFails, "the server failed",
+		"The registry answered that it could not serve the request now.",
+		"Try again; if it persists, the server's log has the cause under the id.",
+	},
+	{
+		ClientOld, "the container engine is too old",
+		"Engines before 18.03 do not sign in as this registry needs.",
+		"Update the engine.",
+	},
+	{
+		EngineAway, "the container engine does not run",
+		"The client is installed and its daemon does not answer.",
+		"Start the daemon, or let this user use it.",
+	},
+	{
+		EngineProxy, "the engine's proxy is another than the shell's",
+		"The engine's daemon has proxy settings of its own; this shell's do not reach it.",
+		"Set the daemon's proxy as the shell's, or name the registry in its NO_PROXY, and restart the daemon.",
+	},
+	{
+		CredentialEnds, "the credential ends soon",
+		"The credential is good now and ends within a week.",
+		"Renew it wherever it is stored before it ends.",
+	},
+}
