@@ -12,13 +12,13 @@ STATICCHECK := $(TOOLS)/staticcheck@v0.8.2
 GOFUMPT := $(TOOLS)/gofumpt@v0.12.0
 CRANE := $(TOOLS)/crane@v0.22.1
 
-PACKAGES_TEST := dnsmasq-base postgresql skopeo docker.io containerd podman buildah bind9-dnsutils wireguard-tools wireguard-go iproute2 busybox-static curl jq procps openssl ca-certificates azure-cli
+PACKAGES_TEST := dnsmasq-base unbound squid nftables postgresql skopeo docker.io containerd podman buildah bind9-dnsutils wireguard-tools wireguard-go iproute2 busybox-static curl jq procps openssl ca-certificates azure-cli
 PACKAGES_WALK := skopeo bind9-dnsutils wireguard-tools iproute2 busybox-static curl openssl
 
 # Every test of both modules; bin/rows reads how they went and fails for them.
 TESTS = export COVE=$(CURDIR)/bin/cove CRANE=$(CRANE); { go test -json -p 2 -timeout 30m $(1) ./... || :; cd sdktest && go test -json -timeout 10m ./... || :; }
 
-.PHONY: build run test test-unprivileged race lint soak bench conformance clean
+.PHONY: build run test test-unprivileged race lint soak bench conformance canipull clean
 .PHONY: bin/cove bin/rows
 
 build: bin/cove
@@ -65,6 +65,11 @@ bench: bin/cove
 conformance: bin/cove
 	@if [ -z "$(SUITE)" ]; then echo "usage: make conformance SUITE=DIR, a checkout of the OCI distribution-spec repository" >&2; exit 2; fi
 	@COVE=$(CURDIR)/bin/cove conformance/serve.sh "$(SUITE)"
+
+# TOOL is the check that `az aks check-acr` runs on a node, built by you.
+canipull: bin/cove $(CRANE)
+	@if [ ! -x "$(TOOL)" ]; then echo "usage: make canipull TOOL=PATH, the program of the repository Azure/aks-canipull" >&2; exit 2; fi
+	@CANIPULL=$(abspath $(TOOL)) COVE=$(CURDIR)/bin/cove CRANE=$(CRANE) go test -count 1 -v -timeout 10m -run '^TestRootCanipull$$' ./scenarios
 
 $(STATICCHECK):
 	@mkdir -p $(TOOLS) && GOBIN=$(TOOLS)/new go install honnef.co/go/tools/cmd/staticcheck@v0.8.2 && mv $(TOOLS)/new/staticcheck $@

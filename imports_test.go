@@ -27,6 +27,13 @@ var may = map[string]string{
 	"link":  "",
 	"task":  "fault",
 
+	"reason": "",
+	"topic":  "",
+	"health": "fault oci reason",
+	"whatif": "fault arm reason link resource registry network zone policy audit access",
+	// It looks at what requests are answered from.
+	"drift": "arm reason resource registry network zone policy",
+
 	// What the server asks of others goes through one door; transfer copies
 	// what comes in by it, and does the work that a registry was asked for.
 	"outbound": "fault",
@@ -39,23 +46,35 @@ var may = map[string]string{
 	"network":   "fault arm resource registry task",
 	"zone":      "fault arm resource network",
 	"directory": "fault arm",
-	"policy":    "fault arm resource",
-	"token":     "fault arm directory",
-	"access":    "fault arm oci link resource registry network policy directory token audit",
-	"audit":     "fault",
-	"authority": "fault",
-	"seal":      "fault",
+	"identity":  "fault arm resource directory",
+	// Other issuers' tokens; what it fetches goes by a transport it is given.
+	"federation": "fault",
+	"condition":  "",
+	"policy":     "fault arm condition resource",
+	"token":      "fault arm directory",
+	"access":     "fault arm condition oci link resource registry network policy directory token audit",
+	"audit":      "fault kql",
+	"kql":        "fault",
+	"authority":  "fault",
+	"seal":       "fault",
+	// A login that a person ends elsewhere.
+	"device": "fault directory",
 
 	"content/disk":   "fault oci content",
 	"link/wireguard": "fault link network",
-	"store":          "fault oci arm task content resource registry directory policy token audit",
+	"link/host":      "link network",
+	"link/proxy":     "fault link",
+	"store":          "fault oci arm task content resource registry directory policy token audit device",
 
 	"ociapi":   "fault oci link content registry access audit",
-	"armapi":   "fault arm link resource registry network access policy token audit directory",
-	"loginapi": "fault link directory token",
+	"armapi":   "fault arm drift whatif link resource registry network access policy token audit directory insight",
+	"loginapi": "fault link directory federation token device access",
 	"graphapi": "fault resource directory",
 	"dnsapi":   "fault zone",
+	"logapi":   "fault audit insight kql link resource arm",
+	"imdsapi":  "link resource network identity directory token",
 
+	"insight":  "fault arm audit outbound resource task",
 	"door":     "link",
 	"client":   "fault arm",
 	"cmd/cove": "*",

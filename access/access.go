@@ -33,6 +33,8 @@ type Ask struct {
 	Host      string // the name that TLS and the Host header agree on; lower case, no port
 	Capitals  bool   // the Host header spelt that name with capitals
 	Authority string `json:"-"` // the Authorization header as it came; never logged
+	Link      string `json:"-"` // the query of a data host's URL, "?" and all: then it is the credential, and an Authority is refused
+	Digest    string // of the blob that Link is for
 	Want      []Scope
 	Operation string // for the record: "ManifestGet", "Login", …
 	UserAgent string
@@ -76,22 +78,29 @@ const (
 	Unauthenticated         // 401 with a challenge
 	Permission              // 401 with a challenge that names the scope
 	Unavailable             // 503: what the decision needs could not be read, so the answer is no
+	Throttled               // 429: too many wrong passwords, or too many requests
 )
 
 // Identity is who a credential proved.
 type Identity struct {
 	ObjectID string `json:"objectId,omitempty"` // of the directory; "" for admin users and anonymous
 	Name     string `json:"name,omitempty"`     // for people: the application id, the admin user's name; "" is anonymous
-	Kind     string `json:"kind,omitempty"`     // KindServicePrincipal, KindAdmin, KindAnonymous
+	Kind     string `json:"kind,omitempty"`     // KindServicePrincipal, KindUser, KindAdmin, KindAnonymous, KindToken
 	Tenant   string `json:"tenant,omitempty"`
+	Managed  bool   `json:"managed,omitempty"` // of a resource, rather than of an application
 }
 
 // The kinds of identity.
 const (
 	KindServicePrincipal = "servicePrincipal"
+	KindUser             = "user"
 	KindAdmin            = "admin"
 	KindAnonymous        = "anonymous"
+	KindToken            = "token" // a token of the registry, with a scope map
 )
+
+// holdsRoles reports whether what an identity may follows from its roles.
+func (i Identity) holdsRoles() bool { return i.Kind == KindServicePrincipal || i.Kind == KindUser }
 
 // Verdict is the answer, with the way to it.
 type Verdict struct {
@@ -99,14 +108,16 @@ type Verdict struct {
 	Time      time.Time
 	Allow     bool
 	Refusal   Refusal
-	Reason    string // closed list, COVE-…; "" when allowed
-	Public    string // the sentence for the caller
-	Challenge string // WWW-Authenticate of a 401
+	Reason    string        // closed list, COVE-…; "" when allowed
+	Public    string        // the sentence for the caller
+	Challenge string        // WWW-Authenticate of a 401
+	Wait      time.Duration // how long to wait after a 429
 	Identity  Identity
 	Registry  *registry.Settings // nil: no registry has this name
 	Endpoint  string             // id of the private endpoint it came through
 
-	rec record
+	keyID string // of the secret behind the credential; Link passes it on
+	rec   record
 }
 
 // Steps are the stages of the decision in order, each with a sentence. They
@@ -137,6 +148,8 @@ func (e *Refused) Unwrap() error {
 		kind = fault.Denied
 	case Unavailable:
 		kind = fault.Unavailable
+	case Throttled:
+		kind = fault.Throttled
 	}
 	return fault.Newf(kind, "%s", e.Verdict.Public)
 }

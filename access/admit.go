@@ -17,7 +17,7 @@ func admit(f *Facts, v *Verdict) bool {
 	case f.Registry == nil:
 		return refuse(v, Network, RegistryUnknown, stageEndpoint, nameUnknown)
 	}
-	if e := f.Endpoint; e != nil && f.Ask.Origin.Kind == link.Overlay {
+	if e := f.Endpoint; e != nil && f.Ask.Origin.Kind != link.Public {
 		v.Endpoint = e.ID.String()
 		v.rec.Endpoint, v.rec.Connection, v.rec.State, v.rec.LeadsTo = v.Endpoint, e.Connection.String(), e.State, e.Registry.String()
 		switch {
@@ -30,8 +30,50 @@ func admit(f *Facts, v *Verdict) bool {
 		v.rec.Ends[stagePublic], v.rec.Ends[stageRules] = notForEndpoints, notForEndpoints
 		return true
 	}
+	if f.Ask.Origin.Kind == link.Proxy {
+		return admitLink(f, v)
+	}
 	v.rec.Ends[stageEndpoint] = endpointNone
+	if f.Ask.Origin.Kind.Inside() {
+		return admitInside(f, v)
+	}
 	return admitPublic(f.Registry, v)
+}
+
+// admitInside is for a caller inside a virtual network that called the
+// network's front end. Its subnet decides, never its address: whoever makes a
+// network chooses the addresses in it, and one who chose 203.0.113.0/24 would
+// pass the rule that somebody has for their office.
+func admitInside(f *Facts, v *Verdict) bool {
+	r, m := f.Registry, f.Member
+	rule := 0
+	if m != nil {
+		v.rec.Kind, v.rec.Service = m.Kind, m.Service
+		if m.Service {
+			v.rec.Ends[stageArrived] = arrivedService
+			rule = r.Subnets[m.SubnetKey]
+		}
+	}
+	v.rec.SubnetRule, v.rec.SubnetRules = rule, len(r.Subnets)
+	if !r.PublicAccess { // row 8: it is the public side that a service endpoint leads to
+		return refuse(v, Network, PublicAccessOff, stagePublic, publicOff)
+	}
+	v.rec.Ends[stagePublic] = publicOn
+	switch {
+	case !v.rec.From.IsValid():
+		return refuse(v, Network, AddressUnknown, stageRules, addressUnknown)
+	case rule > 0 && m.Served:
+		v.rec.Ends[stageRules] = subnetMatches
+		return true
+	case r.DefaultAllow:
+		v.rec.Ends[stageRules] = defaultAllows
+		return true
+	case rule > 0:
+		return refuse(v, Network, KindNotServed, stageRules, kindNotServed)
+	case m != nil && m.Service:
+		return refuse(v, Network, NoSubnetRule, stageRules, noSubnetRule)
+	}
+	return refuse(v, Network, NoServiceEndpoint, stageRules, noServiceEndpoint)
 }
 
 func admitPublic(r *registry.Settings, v *Verdict) bool {

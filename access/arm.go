@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"cove.example/cove/arm"
 	"cove.example/cove/directory"
@@ -32,7 +33,8 @@ var (
 
 // Authenticate returns who an Authorization header proves, and what they may:
 // Caller.May asks the role assignments at the scope and above it, as they are
-// when it is called, and says no when they cannot be read. It fails with one
+// when it is called, and says no when they cannot be read; so does
+// Caller.Holds, of those at the scope and below it. It fails with one
 // of the errors above, or with fault.Internal when the directory cannot be
 // asked.
 func (a *ARM) Authenticate(ctx context.Context, authorization string) (resource.Caller, error) {
@@ -62,10 +64,18 @@ func (a *ARM) Authenticate(ctx context.Context, authorization string) (resource.
 		return resource.Caller{}, ErrTokenInvalid
 	}
 	return resource.Caller{
-		ObjectID: who.ObjectID, Name: who.AppID, Tenant: who.Tenant,
+		ObjectID: who.ObjectID, Name: who.SignInName(), Tenant: who.Tenant,
 		May: func(action string, scope arm.ID) bool {
 			d, err := a.Roles.May(ctx, who.ObjectID, action, scope)
 			return err == nil && d.Allowed && a.owns(ctx, who.Tenant, scope)
+		},
+		MayData: func(action string, scope arm.ID, repository string) bool {
+			d, err := a.Roles.MayData(ctx, who.ObjectID, action, scope, repository)
+			return err == nil && d.Allowed && a.owns(ctx, who.Tenant, scope)
+		},
+		Holds: func(scope arm.ID) bool {
+			at, err := a.Roles.Scopes(ctx, who.ObjectID)
+			return err == nil && slices.ContainsFunc(at, func(s arm.ID) bool { return s.Within(scope) }) && a.owns(ctx, who.Tenant, scope)
 		},
 	}, nil
 }

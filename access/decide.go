@@ -1,11 +1,11 @@
 package access
 
 import (
+	"slices"
 	"strings"
 	"time"
 
 	"cove.example/cove/directory"
-	"cove.example/cove/link"
 	"cove.example/cove/network"
 	"cove.example/cove/policy"
 	"cove.example/cove/registry"
@@ -19,8 +19,11 @@ type Facts struct {
 	Registry *registry.Settings // nil: no registry has the name
 	Endpoint *network.Endpoint  // of the address that was called; nil: none
 	Subnet   string             // id of the subnet that a caller inside a network is in, if it is a member
+	Member   *network.Member    // that caller; nil: none, or it called a private endpoint
+	Trusted  *Trusted           // the services that may pass network rules; nil: none
 	Proof    Proof
 	Roles    []*policy.Assignment // of the proven principal, at the registry and above
+	Assumed  []*policy.Assignment // held besides these, in a supposition
 	// Failed says that a fact could not be had. Nothing is allowed then.
 	Failed bool
 }
@@ -48,7 +51,10 @@ type Proof struct {
 	// Limit is what a token is good for at most, whatever its holder may; nil
 	// is no limit of its own.
 	Limit []token.Access
-	Until time.Time // a token issued on this proof must not outlive it; zero is no bound
+	// Map is what a token of the registry may do, nothing where it is nil.
+	Map   *registry.ScopeMap
+	Wait  time.Duration // of TooManyGuesses
+	Until time.Time     // a token issued on this proof must not outlive it; zero is no bound
 }
 
 // Decide answers one request. It is pure: the order is network, then who it
@@ -56,24 +62,18 @@ type Proof struct {
 // that may not speak learns nothing about the rest.
 func Decide(f Facts) Verdict {
 	v := begin(&f)
-	if admit(&f, &v) {
+	if admit(&f, &v) || lift(&f, &v) {
 		settle(&f, &v)
 	}
 	return v
 }
 
 func begin(f *Facts) Verdict {
-	o := f.Ask.Origin
 	v := Verdict{Ask: f.Ask, Time: f.Now, Registry: f.Registry}
 	v.rec = record{
-		From: o.Remote.Addr(), Network: o.Network, Host: f.Ask.Host,
-		Operation: f.Ask.Operation, Want: f.Ask.Want, Subnet: f.Subnet,
+		Host: f.Ask.Host, Operation: f.Ask.Operation, Want: f.Ask.Want, Subnet: f.Subnet,
 	}
-	v.rec.Ends[stageArrived] = arrivedPublic
-	if o.Kind == link.Overlay {
-		v.rec.At = o.Local.Addr()
-		v.rec.Ends[stageArrived] = arrivedNetwork
-	}
+	v.rec.arrive(f.Ask.Origin)
 	if r := f.Registry; r != nil {
 		v.rec.Registry, v.rec.Name = r.ID.String(), r.Name
 		v.rec.PublicAccess, v.rec.DefaultAllow, v.rec.Rules = r.PublicAccess, r.DefaultAllow, len(r.IPRules)
@@ -99,6 +99,8 @@ const (
 	textRequired   = "authentication required, visit https://aka.ms/acr/authorization for more information."
 	textSecret     = "Invalid clientid or client secret."
 	textRegistered = "Application not registered with AAD."
+	textNotQuite   = "aad access token with sp failed client id must be guid"
+	textGuesses    = "Too many failed sign-ins. Try again later."
 )
 
 func public(v *Verdict) string {
@@ -112,6 +114,8 @@ func public(v *Verdict) string {
 		return "client with IP '" + from + "' is not allowed access. Refer https://aka.ms/acr/firewall to grant access." + id
 	case Unavailable:
 		return "the registry cannot decide about this request now, try again." + id
+	case Throttled:
+		return textGuesses + id
 	}
 	text := textRequired
 	switch {
@@ -119,6 +123,8 @@ func public(v *Verdict) string {
 		return text // the start of every sign-in, and no failure yet
 	case Reason(v.Reason) == NotRegistered:
 		text = textRegistered
+	case Reason(v.Reason) == NotQuiteAnID:
+		text = textNotQuite
 	case directory.IsID(v.rec.Claimed):
 		text = textSecret
 	}
@@ -145,13 +151,10 @@ func challenge(v *Verdict) string {
 	return out
 }
 
+// isAlias reports whether host is another login server of r: a configured
+// name, or a region's.
 func isAlias(r *registry.Settings, host string) bool {
-	for _, a := range r.Aliases {
-		if a == host {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(r.Aliases, host) || slices.Contains(r.RegionalHosts, host)
 }
 
 // scopes writes what a call wants as clients must ask for it: the actions on

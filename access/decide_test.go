@@ -14,6 +14,7 @@ import (
 
 	"cove.example/cove/arm"
 	"cove.example/cove/audit"
+	"cove.example/cove/condition"
 	"cove.example/cove/link"
 	"cove.example/cove/network"
 	"cove.example/cove/policy"
@@ -130,7 +131,7 @@ func TestDecideNetwork(t *testing.T) {
 		{"a state that nobody knows", inside("10.0.0.7"), harbor(), endpoint("", harborID), "COVE-NET-005 endpoint: the connection c1 of the private endpoint pe is , not Approved"},
 		{"another registry's endpoint", inside("10.0.0.7"), harbor(), endpoint("Approved", quayID), "COVE-NET-006 endpoint: the private endpoint pe leads to quay, and the name asked for is " + host},
 		{"inside, not at an endpoint", inside("100.100.100.100"), harbor(closed), nil, "COVE-NET-001 public access: public access is disabled"},
-		{"inside, not at an endpoint, with rules", inside("100.100.100.100"), harbor(rules()), nil, "COVE-NET-003 rules: the default action is Deny and there is no rule"},
+		{"inside, not at an endpoint, with rules", inside("100.100.100.100"), harbor(rules()), nil, "COVE-NET-023 rules: the default action is Deny, and the caller inside the virtual network has no service endpoint"},
 		{"an endpoint's value at the public door", outside("203.0.113.9"), harbor(closed), endpoint("Approved", harborID), "COVE-NET-001 public access: public access is disabled"},
 		{"no such registry", outside("203.0.113.9"), nil, nil, "COVE-NAME-001 endpoint: no registry is served as " + host},
 	} {
@@ -288,8 +289,15 @@ func drawFacts(t *rapid.T) Facts {
 	addresses := []string{"", "203.0.113.9", "10.0.0.20", "2001:db8::1", "::ffff:203.0.113.9", "198.51.100.1"}
 	prefixes := []string{"203.0.113.0/24", "203.0.113.9/32", "10.0.0.0/8", "0.0.0.0/0", "198.51.100.0/31"}
 	f := Facts{Ask: Ask{ID: id, Host: host, Origin: outside(rapid.SampledFrom(addresses).Draw(t, "from"))}}
-	if rapid.Bool().Draw(t, "inside") {
+	switch rapid.SampledFrom([]string{"public", "public", "inside", "inside", "host", "link", "no link"}).Draw(t, "way") {
+	case "inside":
 		f.Ask.Origin = inside("10.0.0.7")
+	case "host":
+		f.Ask.Origin = byHost("10.0.0.7")
+	case "link":
+		f.Ask.Origin = byLink("azure:0x0000002a")
+	case "no link":
+		f.Ask.Origin = byLink("")
 	}
 	if rapid.IntRange(0, 9).Draw(t, "registry") > 0 {
 		f.Registry = harbor(func(s *registry.Settings) {
@@ -297,8 +305,19 @@ func drawFacts(t *rapid.T) Facts {
 			for _, p := range rapid.SliceOfN(rapid.SampledFrom(prefixes), 0, 4).Draw(t, "rules") {
 				s.IPRules = append(s.IPRules, netip.MustParsePrefix(p))
 			}
+			if rapid.Bool().Draw(t, "subnet rule") {
+				s.Subnets = map[string]int{rapid.SampledFrom([]string{pier.SubnetKey, "another"}).Draw(t, "of"): 1}
+			}
+			s.Bypass = rapid.Bool().Draw(t, "bypass")
 		})
 	}
+	if rapid.Bool().Draw(t, "member") {
+		m := *pier
+		m.Kind = rapid.SampledFrom([]string{"vm", "aci"}).Draw(t, "of kind")
+		m.Served, m.Service = m.Kind == "vm", rapid.Bool().Draw(t, "service endpoint")
+		f.Member, f.Subnet = &m, m.Subnet.String()
+	}
+	f.Trusted = rapid.SampledFrom([]*Trusted{nil, NewTrusted(), scanners(ci)}).Draw(t, "trusted")
 	if rapid.Bool().Draw(t, "endpoint") {
 		f.Endpoint = endpoint(rapid.SampledFrom([]string{"Approved", "Pending", "Rejected", ""}).Draw(t, "state"), rapid.SampledFrom([]arm.ID{harborID, quayID}).Draw(t, "leads to"))
 	}
@@ -314,6 +333,9 @@ func drawFacts(t *rapid.T) Facts {
 		f.Roles = holding(role, rapid.SampledFrom([]arm.ID{harborID, quayID, arm.MustID(sub)}).Draw(t, "at"))
 	}
 	f.Ask.Want = rapid.SliceOfN(rapid.SampledFrom([]Scope{app, appPush, catalog, {"repository", "a", "fly"}}), 0, 3).Draw(t, "want")
+	f.Proof.Identity.Managed = rapid.Bool().Draw(t, "managed")
+	f.Proof.Identity.ObjectID = rapid.SampledFrom([]string{"", "22222222-2222-4222-8222-222222222222"}).Draw(t, "object")
+	f.Now = time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
 	f.Failed = rapid.IntRange(0, 19).Draw(t, "failed") == 0
 	return f
 }
@@ -344,7 +366,7 @@ func TestDecideNever(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := drawFacts(t)
 		v := Decide(f)
-		private := f.Ask.Origin.Kind == link.Overlay && f.Endpoint != nil
+		private := f.Ask.Origin.Kind != link.Public && f.Endpoint != nil
 		switch {
 		case !v.Allow && (v.Reason == "" || v.Refusal == None || v.Public == ""):
 			t.Fatalf("a refusal without a reason: %+v", v.rec)
@@ -376,12 +398,21 @@ func TestDecideNever(t *testing.T) {
 			return
 		}
 		allowed++
+		trusted := f.Registry != nil && f.Registry.Bypass && len(f.Registry.Subnets) == 0 && f.Trusted != nil && f.Proof.Identity.ObjectID != "" &&
+			(f.Trusted.ofIdentity(&f) != nil || f.Member != nil && f.Member.Kind == "aci" && f.Proof.Identity.Managed)
+		within := f.Ask.Origin.Kind.Inside()
+		named := within && f.Member != nil && f.Member.Service && f.Member.Served && f.Registry != nil && f.Registry.Subnets[f.Member.SubnetKey] > 0
 		switch {
 		case f.Failed || f.Registry == nil:
 			t.Fatal("allowed without knowing")
+		case f.Ask.Origin.Kind == link.Proxy && !private:
+			t.Fatal("allowed by a private link that leads to no private endpoint")
+		case trusted:
 		case !private && !f.Registry.PublicAccess:
 			t.Fatal("allowed by the public door although public access is disabled")
-		case !private && !f.Registry.DefaultAllow && matching(f.Registry.IPRules, f.Ask.Origin.Remote.Addr().Unmap()) == 0:
+		case !private && within && !f.Registry.DefaultAllow && !named:
+			t.Fatal("allowed from inside although no rule names the subnet and the default is Deny")
+		case !private && !within && !f.Registry.DefaultAllow && matching(f.Registry.IPRules, f.Ask.Origin.Remote.Addr().Unmap()) == 0:
 			t.Fatal("allowed although no rule admits the address and the default is Deny")
 		case private && (f.Endpoint.State != "Approved" || !f.Endpoint.Registry.Equal(f.Registry.ID)):
 			t.Fatal("allowed through an endpoint that is not an approved one of this registry")
@@ -392,7 +423,8 @@ func TestDecideNever(t *testing.T) {
 			if f.Proof.Limit != nil && !token.Covers(f.Proof.Limit, w.Type, w.Name, w.Action) {
 				t.Fatal("allowed beyond what the token is for")
 			}
-			if f.Proof.Identity.Kind == KindServicePrincipal && !policy.Decide(f.Roles, w.action(), harborID).Allowed {
+			n, _ := w.need()
+			if f.Proof.Identity.Kind == KindServicePrincipal && !policy.Decide(f.Roles, &policy.Question{Request: condition.Request{Action: n.action}, Scope: harborID}).Allowed {
 				t.Fatal("allowed without a role")
 			}
 		}

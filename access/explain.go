@@ -1,13 +1,18 @@
 package access
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"cove.example/cove/audit"
 	"cove.example/cove/fault"
+	"cove.example/cove/policy"
+	"cove.example/cove/registry"
 )
 
 // Explanation is one decision for the person who asks why. Only who may read
@@ -27,6 +32,11 @@ type Explanation struct {
 	Next     string    `json:"next,omitempty"`
 	Steps    []Step    `json:"steps"`
 	Fixes    []Fix     `json:"fixes,omitempty"`
+	// Today is what the same request would get now, in the words of Fix.After.
+	Today string `json:"today,omitempty"`
+	// Alike is how many requests of the last hour were refused for the same
+	// reason by the same registry, this one included.
+	Alike int `json:"alike,omitempty"`
 }
 
 // Fix is a command that would let the same request through.
@@ -34,6 +44,12 @@ type Fix struct {
 	Command string `json:"command"`
 	Opens   string `json:"opens"` // what else it lets in
 	Needs   string `json:"needs"` // the action that whoever types it must hold, and where
+	// After is what the same request would get when it has been typed, with
+	// everything else as it is now: "ALLOWED", or "DENIED COVE-PERM-002" where
+	// something else stands in the way too. "" is not known beforehand.
+	After string `json:"after,omitempty"`
+
+	try func(s *Supposition, now *registry.Settings)
 }
 
 // ErrNoDecision is the failure of Explain for an event without a decision.
@@ -48,12 +64,16 @@ func Explain(e audit.Event) (Explanation, error) {
 	if err := json.Unmarshal(e.Detail, &r); err != nil {
 		return Explanation{}, ErrNoDecision.Because(err)
 	}
+	return r.explain(e), nil
+}
+
+func (r *record) explain(e audit.Event) Explanation {
 	out := Explanation{
 		ID: e.ID, Time: e.Time, Asked: r.asked(e), Verdict: "ALLOWED", Status: e.Status,
 		Registry: r.Registry, Caller: address(r.From), Identity: r.Identity, Steps: r.steps(),
 	}
 	if r.Allow {
-		return out, nil
+		return out
 	}
 	out.Verdict, out.Reason = "DENIED", r.Reason
 	m := meaning(r.Reason)
@@ -64,7 +84,83 @@ func Explain(e audit.Event) (Explanation, error) {
 		}
 	}
 	out.Fixes = r.fixes()
+	return out
+}
+
+// Explain makes words of what an event has kept of its decision, for somebody
+// who may read the registry, and says what the same request would get now and
+// after each fix: both are decided by the guard, as requests are.
+func (g *Guard) Explain(ctx context.Context, e audit.Event) (Explanation, error) {
+	out, err := Explain(e)
+	if err != nil || out.Verdict == "ALLOWED" {
+		return out, err
+	}
+	s, ok := Recall(e)
+	if !ok {
+		return out, nil
+	}
+	s.At = time.Time{} // now
+	now, err := g.Registries.ByHost(ctx, s.Ask.Host)
+	if err != nil || now == nil {
+		return out, err
+	}
+	out.Today = outlook(g.Suppose(ctx, s), s.Who)
+	for i := range out.Fixes {
+		if f := &out.Fixes[i]; f.try != nil {
+			next := s
+			f.try(&next, now)
+			f.After = outlook(g.Suppose(ctx, next), s.Who)
+		}
+	}
 	return out, nil
+}
+
+// outlook is a verdict in a few words. Of a caller whose credential was not
+// looked at, because the network had refused it, no more is known than that the
+// network would not.
+func outlook(v Verdict, who Identity) string {
+	switch {
+	case v.Allow:
+		return "ALLOWED"
+	case who.Kind == "" && v.Refusal != Network && v.Refusal != Unavailable:
+		return "ADMITTED by the network; who it is comes next"
+	}
+	return "DENIED " + v.Reason
+}
+
+// ExplainToSubject is Explain for the one whom the decision was about, who may
+// not read the registry: what was refused, why, and what concerns the caller
+// itself. The registry's rules, assignments and endpoints are not in it.
+func ExplainToSubject(e audit.Event) (Explanation, error) {
+	full, err := Explain(e)
+	if err != nil {
+		return Explanation{}, err
+	}
+	out := Explanation{
+		ID: full.ID, Time: full.Time, Asked: full.Asked, Verdict: full.Verdict, Status: full.Status, Caller: full.Caller,
+		Identity: full.Identity, Reason: full.Reason, Cause: full.Cause, Next: full.Next,
+	}
+	for _, s := range full.Steps {
+		own := Step{Name: s.Name, Outcome: s.Outcome, Reason: s.Reason}
+		switch s.Name {
+		case stageNames[stageArrived], stageNames[stageSignIn]:
+			own.Why = s.Why
+		case stageNames[stagePermission]:
+			own.Input = s.Input
+		}
+		out.Steps = append(out.Steps, own)
+	}
+	return out, nil
+}
+
+// SubjectOf is the object id of whom a decision was about, "" where nobody had
+// proved to be somebody of the directory.
+func SubjectOf(e audit.Event) string {
+	var r record
+	if len(e.Detail) == 0 || json.Unmarshal(e.Detail, &r) != nil || !r.Identity.holdsRoles() {
+		return ""
+	}
+	return r.Identity.ObjectID
 }
 
 func (r *record) asked(e audit.Event) string {
@@ -99,6 +195,10 @@ func (r *record) fixes() []Fix {
 	switch r.Reason {
 	case PublicAccessOff, NoRule:
 		return append(r.endpointFix(), r.doorFix()...)
+	case NoSubnetRule, NoServiceEndpoint:
+		return append(r.subnetFix(), r.endpointFix()...)
+	case KindNotServed:
+		return r.endpointFix()
 	case EndpointNotOpen:
 		if r.State != "Pending" && r.State != "Rejected" {
 			return nil // what was disconnected must be made again by its owner
@@ -107,12 +207,14 @@ func (r *record) fixes() []Fix {
 			Command: fmt.Sprintf("cove private-endpoint approve %s --registry %s", last(r.Connection), r.Name),
 			Opens:   "the registry, to everybody in the private endpoint's network",
 			Needs:   "Microsoft.ContainerRegistry/registries/privateEndpointConnectionsApproval/action on " + r.Registry,
+			try:     func(s *Supposition, _ *registry.Settings) { s.Approved = true },
 		}}
 	case AdminOff:
 		return []Fix{{
 			Command: "cove registry update " + r.Name + " --admin-enabled",
 			Opens:   "everything in the registry, to whoever knows the admin user's password",
 			Needs:   needs,
+			try:     with(func(s *registry.Settings) { s.AdminUser = true }),
 		}}
 	case WrongCredential:
 		if r.Claimed != r.Name {
@@ -128,8 +230,9 @@ func (r *record) fixes() []Fix {
 			Command: "cove registry update " + r.Name + " --anonymous-pull-enabled",
 			Opens:   "everything in the registry for reading, to everybody whom the network rules admit",
 			Needs:   needs,
+			try:     with(func(s *registry.Settings) { s.AnonymousPull = true }),
 		}}
-	case NoRoleForAction, NoRoleHere:
+	case NoRoleForAction, NoRoleHere, ModeIgnoresRole, ConditionNotMet:
 		return r.roleFix()
 	}
 	return nil
@@ -159,7 +262,24 @@ func (r *record) doorFix() []Fix {
 			opens = "the public door, to " + from.String() + " and whoever shares that address"
 		}
 	}
-	return []Fix{{Command: strings.Join(commands, " && "), Opens: opens, Needs: needsRegistryWrite + r.Registry}}
+	return []Fix{{
+		Command: strings.Join(commands, " && "), Opens: opens, Needs: needsRegistryWrite + r.Registry,
+		try: with(func(s *registry.Settings) {
+			s.PublicAccess = true
+			if rule {
+				s.IPRules = append(slices.Clip(s.IPRules), netip.PrefixFrom(from, from.BitLen()))
+			}
+		}),
+	}}
+}
+
+// with tries a request under settings that change changes.
+func with(change func(*registry.Settings)) func(*Supposition, *registry.Settings) {
+	return func(s *Supposition, now *registry.Settings) {
+		next := *now
+		change(&next)
+		s.Registry = &next
+	}
 }
 
 // endpointFix gives a caller inside a network a private endpoint there.
@@ -181,23 +301,55 @@ func (r *record) endpointFix() []Fix {
 }
 
 func (r *record) roleFix() []Fix {
-	if r.Identity.Kind != KindServicePrincipal {
+	if !r.Identity.holdsRoles() {
 		return nil
 	}
-	role, opens := "AcrPull", "all of the registry for reading"
-	if r.Lacks != nil {
-		switch r.Lacks.Action {
-		case "push":
-			role, opens = "AcrPush", "all of the registry for reading and writing"
-		case "delete":
-			role, opens = "AcrDelete", "deleting, anywhere in the registry"
-		case "metadata_write":
-			role, opens = "Contributor", "the registry and its settings"
-		}
-	}
+	role, opens := r.roleThatAllows()
 	return []Fix{{
-		Command: fmt.Sprintf("cove role assign %s %s --scope %s", r.Identity.ObjectID, role, r.Registry),
+		Command: fmt.Sprintf("cove role assign %s %s --scope %s", r.Identity.ObjectID, quote(role), r.Registry),
 		Opens:   opens + ", to " + r.Identity.Name,
 		Needs:   "Microsoft.Authorization/roleAssignments/write on " + r.Registry,
+		try: func(s *Supposition, now *registry.Settings) {
+			if known := policy.BuiltinByName(role); known != nil {
+				s.Roles = []*policy.Assignment{{Principal: s.Who.ObjectID, Scope: now.ID, RoleID: known.ID, Role: known}}
+			}
+		},
 	}}
+}
+
+// roleThatAllows is the least role that gives what is lacking, and what else it
+// opens.
+func (r *record) roleThatAllows() (role, opens string) {
+	lacks := "pull"
+	if r.Lacks != nil {
+		lacks = r.Lacks.Action
+	}
+	if r.Mode == registry.AbacMode {
+		switch lacks {
+		case "*":
+			return "Container Registry Repository Catalog Lister", "the names of all repositories"
+		case "push", "metadata_write":
+			return "Container Registry Repository Writer", "all of the registry for reading and writing"
+		case "delete":
+			return "Container Registry Repository Contributor", "all of the registry for reading, writing and deleting"
+		}
+		return "Container Registry Repository Reader", "all of the registry for reading"
+	}
+	switch lacks {
+	case "push":
+		return "AcrPush", "all of the registry for reading and writing"
+	case "delete":
+		return "AcrDelete", "deleting, anywhere in the registry"
+	case "metadata_write":
+		return "Contributor", "the registry and its settings"
+	}
+	return "AcrPull", "all of the registry for reading"
+}
+
+// quote is a word for a shell: role names have spaces.
+func quote(s string) string {
+	if strings.ContainsRune(s, ' ') {
+		return "'" + s + "'"
+	}
+	return s
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,22 +21,46 @@ import (
 type Guard struct {
 	Registries registry.Lookup
 	Networks   network.Lookup // nil: no virtual networks
+	Links      LinkLookup     // nil: no private links of clouds
 	Tokens     *token.Tokens
 	Directory  *directory.Directory
 	Roles      *policy.Roles
 	Now        func() time.Time // nil is time.Now
 
+	// Trusted are the services that may pass network rules; nil is none.
+	Trusted *Trusted
+
 	// Audiences are what an access token of the issuer may be for to be
 	// exchanged here: the control plane's names and the registry's own.
 	Audiences []string
+	// RegistryAudience is the one of them that is good for registries only. A
+	// registry may insist on it.
+	RegistryAudience string
+
+	Scoped  registry.TokenLookup // nil: registries have no tokens of their own
+	Guesses *Throttle            // nil: as many as anybody likes
 	// Failures gets the causes of decisions that could not be made; nil is
 	// slog.Default.
 	Failures *slog.Logger
 }
 
-// legacyMode is the permissions mode in which Actions decide. A credential is
-// bound to the mode it was issued in.
-const legacyMode = "LegacyRegistryPermissions"
+// boundTo is what a credential says of the permission mode that it was issued
+// in. A registry that switches and switches back is in its first mode again,
+// and what was issued before stays ended.
+func boundTo(r *registry.Settings) string {
+	if r.Modes == "" {
+		return modeOf(r)
+	}
+	return modeOf(r) + "#" + r.Modes
+}
+
+// modeOf is a registry's permission mode.
+func modeOf(r *registry.Settings) string {
+	if r.Mode == "" {
+		return registry.LegacyMode
+	}
+	return r.Mode
+}
 
 // Check decides about one request. It does not fail; what it cannot find out
 // it refuses.
@@ -61,18 +86,30 @@ func (g *Guard) network(f *Facts) Verdict {
 // network has let through.
 func (g *Guard) judge(ctx context.Context, f *Facts, prove func() Proof) Verdict {
 	v := begin(f)
-	if !admit(f, &v) {
+	admitted := admit(f, &v)
+	if !admitted && !liftable(f, &v) {
 		return v
 	}
 	f.Proof = prove()
-	if f.Proof.Failure == "" && f.Proof.Identity.Kind == KindServicePrincipal {
+	if admitted && f.Proof.Failure == TooManyGuesses {
+		v.rec.Method, v.rec.Claimed, v.Wait = f.Proof.Method, f.Proof.Claimed, f.Proof.Wait
+		refuse(&v, Throttled, TooManyGuesses, stageSignIn, signInFailed)
+		return v
+	}
+	if f.Proof.Failure == "" && f.Proof.Identity.holdsRoles() {
 		roles, err := g.Roles.At(ctx, f.Proof.Identity.ObjectID, f.Registry.ID)
 		if err != nil {
 			g.missing(f, "role assignments", err)
 		}
-		f.Roles = roles
+		if f.Roles = roles; len(f.Assumed) > 0 {
+			f.Roles = append(slices.Clip(f.Assumed), roles...)
+		}
+	}
+	if !admitted && !lift(f, &v) {
+		return v
 	}
 	settle(f, &v)
+	v.keyID = f.Proof.KeyID
 	return v
 }
 
@@ -95,18 +132,23 @@ func (g *Guard) missing(f *Facts, what string, err error) {
 }
 
 func (g *Guard) facts(ctx context.Context, a Ask) Facts {
-	f := Facts{Ask: a, Now: g.now()}
+	f := Facts{Ask: a, Now: g.now(), Trusted: g.Trusted}
 	reg, err := g.Registries.ByHost(ctx, a.Host)
 	if err != nil {
 		g.missing(&f, "the registry", err)
 		return f
 	}
 	f.Registry = reg
-	if a.Origin.Kind == link.Overlay && g.Networks != nil {
+	if a.Origin.Kind == link.Proxy && g.Links != nil && a.Origin.Link != "" {
+		f.Endpoint = g.Links.LinkEndpoint(a.Origin.Link)
+	}
+	if a.Origin.Kind.Inside() && g.Networks != nil {
 		f.Endpoint = g.Networks.Endpoint(a.Origin.Network, a.Origin.Local.Addr())
-		if f.Endpoint == nil {
+		// Members are behind tunnels, which prove their addresses; who comes by
+		// an address of the machine is not taken for one.
+		if f.Endpoint == nil && a.Origin.Kind == link.Overlay {
 			if m := g.Networks.Member(a.Origin.Network, a.Origin.Remote.Addr()); m != nil {
-				f.Subnet = m.Subnet.String()
+				f.Subnet, f.Member = m.Subnet.String(), m
 			}
 		}
 	}
@@ -115,6 +157,9 @@ func (g *Guard) facts(ctx context.Context, a Ask) Facts {
 
 // prove says what an Authorization header proves at a resource.
 func (g *Guard) prove(ctx context.Context, f *Facts, authority string) Proof {
+	if f.Ask.Link != "" {
+		return g.bearer(ctx, f)
+	}
 	c, ok := parseAuthorization(authority)
 	switch {
 	case !ok:
@@ -133,26 +178,43 @@ func (g *Guard) prove(ctx context.Context, f *Facts, authority string) Proof {
 	return g.standing(ctx, f, ByToken, claims)
 }
 
-// password says what a user name and password prove.
+// password says what a user name and password prove. Who has guessed too often
+// is not heard.
 func (g *Guard) password(ctx context.Context, f *Facts, user, password string) Proof {
+	if user == zeroUser {
+		return g.tokenAsPassword(ctx, f, password) // signed: nobody guesses one
+	}
+	try := g.Guesses.Guess(f.Ask.Origin, f.Registry.UID, user, password)
+	if wait := g.Guesses.Wait(try, f.Now); wait > 0 {
+		return Proof{Method: ByPassword, Failure: TooManyGuesses, Wait: wait}
+	}
+	p := g.userAndPassword(ctx, f, user, password)
+	switch p.Failure {
+	case "":
+		g.Guesses.Succeeded(try, f.Now)
+	case WrongCredential, NotRegistered:
+		g.Guesses.Failed(try, f.Now)
+	}
+	return p
+}
+
+func (g *Guard) userAndPassword(ctx context.Context, f *Facts, user, password string) Proof {
 	p := Proof{Method: ByPassword}
-	switch {
-	case user == zeroUser:
-		return g.tokenAsPassword(ctx, f, password)
-	case strings.EqualFold(user, f.Registry.Name):
+	if strings.EqualFold(user, f.Registry.Name) {
 		p.Claimed = f.Registry.Name
+		id, right := f.Registry.AdminPassword(user, password)
 		switch {
 		case !f.Registry.AdminUser:
 			p.Failure = AdminOff
-		case !f.Registry.CheckAdmin(user, password):
+		case !right:
 			p.Failure = WrongCredential
 		default:
-			p.Identity = Identity{Name: f.Registry.Name, Kind: KindAdmin}
+			p.Identity, p.KeyID = Identity{Name: f.Registry.Name, Kind: KindAdmin}, id
 		}
 		return p
-	case !directory.IsID(user):
-		p.Failure = NotRegistered
-		return p
+	}
+	if !directory.IsID(user) {
+		return g.tokenPassword(ctx, f, user, password)
 	}
 	p.Claimed = strings.ToLower(user)
 	in, err := g.Directory.SignIn(ctx, user, password)
@@ -187,22 +249,32 @@ func (g *Guard) standing(ctx context.Context, f *Facts, by Method, c *token.Regi
 			p.Limit = []token.Access{} // good for nothing, which is not without limit
 		}
 	}
-	if c.Mode != legacyMode {
+	switch issued, _, _ := strings.Cut(c.Mode, "#"); {
+	case c.Mode == boundTo(f.Registry):
+	case issued == registry.LegacyMode, issued == registry.AbacMode:
+		p.Failure = ModeChanged
+		return p
+	default:
 		p.Failure = TokenNotForHere
 		return p
 	}
 	switch c.Kind {
 	case KindAdmin:
 		p.Identity = Identity{Name: f.Registry.Name, Kind: KindAdmin}
-		if !f.Registry.AdminUser {
+		switch {
+		case !f.Registry.AdminUser:
 			p.Failure = AdminOff
+		case !f.Registry.HasAdminPassword(c.Credential):
+			p.Failure = IdentityGone
 		}
+	case KindToken:
+		return g.tokenStanding(ctx, f, p, c)
 	case KindAnonymous:
 		p.Identity = Identity{Kind: KindAnonymous}
 		if !f.Registry.AnonymousPull {
 			p.Failure = AnonymousOff
 		}
-	case KindServicePrincipal:
+	case KindServicePrincipal, KindUser:
 		principal, err := g.Directory.Standing(ctx, c.ObjectID, c.Credential)
 		if err != nil {
 			p.Failure = g.directoryReason(f, err)
@@ -238,7 +310,11 @@ func (g *Guard) resident(ctx context.Context, f *Facts, p Proof, who directory.P
 }
 
 func identity(p directory.Principal) Identity {
-	return Identity{ObjectID: p.ObjectID, Name: p.AppID, Kind: KindServicePrincipal, Tenant: p.Tenant}
+	kind := KindServicePrincipal
+	if p.Kind == directory.User {
+		kind = KindUser
+	}
+	return Identity{Managed: p.Managed != "", ObjectID: p.ObjectID, Name: p.SignInName(), Kind: kind, Tenant: p.Tenant}
 }
 
 func (g *Guard) directoryReason(f *Facts, err error) Reason {

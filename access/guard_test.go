@@ -308,15 +308,18 @@ func TestBearer(t *testing.T) {
 // a kind of identity that we know.
 func TestATokenOfAnotherModeIsRefused(t *testing.T) {
 	w := open(t)
+	password, _ := w.shelf.byHost[host].AdminPassword("harbor", "first-harbor")
 	for want, change := range map[string]func(*token.RegistryClaims){
 		"allowed":                 func(*token.RegistryClaims) {},
-		"COVE-AUTH-006":           func(c *token.RegistryClaims) { c.Mode = "AbacRepositoryPermissions" },
+		"COVE-AUTH-033":           func(c *token.RegistryClaims) { c.Mode = "AbacRepositoryPermissions" },
+		"COVE-AUTH-006":           func(c *token.RegistryClaims) { c.Mode = "Another" },
+		"COVE-AUTH-008":           func(c *token.RegistryClaims) { c.Credential = "another" }, // a password that was renewed
 		"COVE-AUTH-006, no mode":  func(c *token.RegistryClaims) { c.Mode = "" },
 		"COVE-AUTH-006, no kind":  func(c *token.RegistryClaims) { c.Kind = "" },
 		"COVE-AUTH-008, nobody's": func(c *token.RegistryClaims) { c.Kind = access.KindServicePrincipal },
 	} {
 		c := token.RegistryClaims{
-			Audience: host, RegistryUID: "uid-harbor", Kind: access.KindAdmin, Mode: "LegacyRegistryPermissions",
+			Audience: host, RegistryUID: "uid-harbor", Kind: access.KindAdmin, Mode: "LegacyRegistryPermissions", Credential: password,
 			Access: []token.Access{{Type: "repository", Name: "a", Actions: []string{"pull"}}},
 		}
 		change(&c)

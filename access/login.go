@@ -63,7 +63,7 @@ func (g *Guard) Token(ctx context.Context, ask Ask, gr Grant) (Issued, Verdict, 
 			v.rec.Want = append(v.rec.Want, Scope{s.Type, s.Name, a})
 		}
 	}
-	text, claims, err := g.Tokens.MintRegistry(g.claims(&f, token.Narrow(asked, f.may)), f.Proof.Until)
+	text, claims, err := g.Tokens.MintRegistry(g.claims(&f, token.Narrow(asked, f.mayAsk)), f.Proof.Until)
 	if err != nil {
 		return Issued{}, v, err
 	}
@@ -131,6 +131,10 @@ func (g *Guard) exchanged(ctx context.Context, f *Facts, service, tenant string,
 		p.Failure = tokenReason(err)
 		return p
 	}
+	if f.Registry.RegistryAudienceOnly && !token.SameAudience(c.Audience, g.RegistryAudience) {
+		p.Failure = AudienceRefused
+		return p
+	}
 	if directory.IsID(tenant) && !strings.EqualFold(tenant, c.Tenant) {
 		p.Failure = TokenNotForHere
 		return p
@@ -153,7 +157,7 @@ func (g *Guard) exchanged(ctx context.Context, f *Facts, service, tenant string,
 func (g *Guard) claims(f *Facts, list []token.Access) token.RegistryClaims {
 	id := f.Proof.Identity
 	c := token.RegistryClaims{
-		Subject: id.Name, Audience: f.Registry.Host, RegistryUID: f.Registry.UID, Mode: legacyMode,
+		Subject: id.Name, Audience: f.Registry.Host, RegistryUID: f.Registry.UID, Mode: boundTo(f.Registry),
 		Kind: id.Kind, ObjectID: id.ObjectID, Tenant: id.Tenant, Credential: f.Proof.KeyID, Access: list,
 	}
 	if id.Kind == KindServicePrincipal {

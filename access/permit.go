@@ -1,7 +1,10 @@
 package access
 
 import (
+	"cove.example/cove/condition"
+	"cove.example/cove/link"
 	"cove.example/cove/policy"
+	"cove.example/cove/registry"
 	"cove.example/cove/token"
 )
 
@@ -12,6 +15,7 @@ func settle(f *Facts, v *Verdict) {
 		return
 	}
 	p := &f.Proof
+	v.rec.Mode = modeOf(f.Registry)
 	v.rec.Method, v.rec.Claimed = p.Method, p.Claimed
 	if p.Failure == "" {
 		v.Identity, v.rec.Identity = p.Identity, p.Identity
@@ -42,40 +46,54 @@ func settle(f *Facts, v *Verdict) {
 	v.Allow, v.rec.Allow = true, true
 }
 
-// contentActions are what scopes need in the RBAC permissions mode, whichever
-// role carries them. Labels and locks are a registry's settings there: AcrPush
-// cannot write them (source: the documentation of Azure Container Registry).
-var contentActions = map[string]string{
-	"pull":           policy.ActionPull,
-	"metadata_read":  policy.ActionPull,
-	"push":           policy.ActionPush,
-	"metadata_write": policy.ActionRegistryWrite,
-	"delete":         policy.ActionDelete,
+// need is what a scope needs of somebody's roles: an action in the one
+// permission mode, a data action in the other. In each the other counts for
+// nothing (source: the documentation of Azure Container Registry).
+type need struct{ action, data string }
+
+// repositoryNeeds are what scopes of a repository need. Labels and locks are a
+// registry's settings where Actions decide: AcrPush cannot write them.
+var repositoryNeeds = map[string]need{
+	"pull":           {policy.ActionPull, policy.DataContentRead},
+	"metadata_read":  {policy.ActionPull, policy.DataMetadataRead},
+	"push":           {policy.ActionPush, policy.DataContentWrite},
+	"metadata_write": {policy.ActionRegistryWrite, policy.DataMetadataWrite},
+	"delete":         {policy.ActionDelete, policy.DataContentDelete},
 }
 
-// action is what a scope needs, "" for one that nobody can have.
-func (s *Scope) action() string {
+// need is what a scope needs; false for one that nobody can have.
+func (s *Scope) need() (need, bool) {
 	switch {
 	case s.Type == "repository":
-		return contentActions[s.Action]
+		n, ok := repositoryNeeds[s.Action]
+		return n, ok
 	case s.Type == "registry" && s.Name == "catalog" && s.Action == "*":
-		return policy.ActionPull
+		return need{policy.ActionPull, policy.DataCatalogRead}, true
 	}
-	return ""
+	return need{}, false
 }
 
-// permits says why the caller may not have one scope, "" when it may. v, if
-// it is not nil, is told which role decided.
+// permits says why the caller may not have one scope, "" when it may. v is told
+// which role decided.
+//
+// Without v the question is whether a token may be issued for the scope. There,
+// and only there, the repository * means some repository: under a condition
+// nobody can list those that it allows, so the token says *, and each of its
+// uses is decided again, by the roles and conditions of that moment. A token
+// for * therefore opens what tokens for the single repositories would.
 //
 // The token's limit comes last: clients ask for what they need and are issued
 // what they may have, so a token that lacks an action mostly says that a role
 // is lacking, and another token would lack it too.
 func (f *Facts) permits(want *Scope, v *Verdict) Reason {
-	action := want.action()
-	if action == "" {
+	if f.Proof.Identity.Kind == KindToken {
+		return f.mapped(want, v)
+	}
+	n, ok := want.need()
+	if !ok {
 		return NoRoleForAction
 	}
-	if why := f.holds(action, v); why != "" {
+	if why := f.holds(n, want, v); why != "" {
 		return why
 	}
 	if f.Proof.Limit != nil && !token.Covers(f.Proof.Limit, want.Type, want.Name, want.Action) {
@@ -84,53 +102,126 @@ func (f *Facts) permits(want *Scope, v *Verdict) Reason {
 	return ""
 }
 
-// holds says why the identity may not do an action on this registry, whatever
+// holds says why the identity may not have a scope on this registry, whatever
 // its token says; "" when it may.
-func (f *Facts) holds(action string, v *Verdict) Reason {
+func (f *Facts) holds(n need, want *Scope, v *Verdict) Reason {
 	switch f.Proof.Identity.Kind {
 	case KindAdmin:
 		return ""
 	case KindAnonymous:
-		if action != policy.ActionPull {
+		if n.action != policy.ActionPull {
 			return AnonymousReadsOnly
 		}
 		return ""
-	case KindServicePrincipal:
-		if len(f.Roles) == 0 {
-			return NoRoleHere
-		}
-		d := policy.Decide(f.Roles, action, f.Registry.ID)
-		f.note(v, action, d.Assignment)
-		if !d.Allowed {
-			return NoRoleForAction
-		}
-		return ""
+	case KindServicePrincipal, KindUser:
+		return f.assigned(n, want, v)
 	}
 	return NoRoleHere
+}
+
+// assigned says why the roles of the identity do not give it a scope.
+func (f *Facts) assigned(n need, want *Scope, v *Verdict) Reason {
+	if len(f.Roles) == 0 {
+		return NoRoleHere
+	}
+	abac := f.abac()
+	q := f.question(n, abac, want)
+	q.Possible = v == nil
+	d := policy.Decide(f.Roles, &q)
+	f.note(v, &q, &d)
+	switch {
+	case d.Allowed:
+		return ""
+	case d.Miss == policy.ConditionFalse:
+		return ConditionNotMet
+	}
+	q = f.question(n, !abac, want)
+	if other := policy.Decide(f.Roles, &q); other.Allowed {
+		f.note(v, &q, &other)
+		return ModeIgnoresRole
+	}
+	return NoRoleForAction
+}
+
+// abac reports whether data actions and conditions decide here, and not actions.
+func (f *Facts) abac() bool { return f.Registry.Mode == registry.AbacMode }
+
+// question is what is asked of the roles. What conditions may look at comes
+// from the connection and the clock, nothing of it from the caller's words.
+func (f *Facts) question(n need, data bool, want *Scope) policy.Question {
+	q := policy.Question{Scope: f.Registry.ID, Data: data}
+	q.Action, q.Now, q.Subnet = n.action, f.Now, f.Subnet
+	if data {
+		q.Action = n.data
+	}
+	if want.Type == "repository" {
+		q.Repository = want.Name
+	}
+	if f.Endpoint != nil && f.Ask.Origin.Kind != link.Public {
+		q.PrivateLink, q.Endpoint = true, f.Endpoint.ID.String() // an approved one that leads here, or admit had ended it
+	}
+	return q
+}
+
+// anything is what holding any of shows that an identity belongs here. Whoever
+// may see the registry may log in, in both modes, and then has no content.
+var anything = []Scope{
+	{"repository", condition.Any, "pull"},
+	{"repository", condition.Any, "metadata_read"},
+	{"repository", condition.Any, "push"},
+	{"repository", condition.Any, "metadata_write"},
+	{"repository", condition.Any, "delete"},
+	{"registry", "catalog", "*"},
 }
 
 // belongs says why a caller that asks for nothing in particular is refused:
-// it holds nothing at all on this registry.
+// it holds nothing on this registry that counts.
 func (f *Facts) belongs(v *Verdict) Reason {
 	switch f.Proof.Identity.Kind {
-	case KindAdmin, KindAnonymous:
+	case KindAdmin, KindAnonymous, KindToken:
 		return ""
 	}
-	for _, action := range []string{policy.ActionPull, policy.ActionRegistryRead, policy.ActionPush, policy.ActionDelete} {
-		if d := policy.Decide(f.Roles, action, f.Registry.ID); d.Allowed {
-			f.note(v, action, d.Assignment)
-			return ""
+	see := policy.Question{Scope: f.Registry.ID}
+	see.Action, see.Now = policy.ActionRegistryRead, f.Now
+	if d := policy.Decide(f.Roles, &see); d.Allowed {
+		f.note(v, &see, &d)
+		return ""
+	}
+	out := NoRoleHere
+	for _, data := range []bool{f.abac(), !f.abac()} {
+		for i := range anything {
+			n, _ := anything[i].need()
+			q := f.question(n, data, &anything[i])
+			q.Possible = true
+			if d := policy.Decide(f.Roles, &q); d.Allowed {
+				f.note(v, &q, &d)
+				if data == f.abac() {
+					return ""
+				}
+				return ModeIgnoresRole
+			} else if d.Miss == policy.ConditionFalse && data == f.abac() {
+				f.note(v, &q, &d)
+				out = ConditionNotMet
+			}
+		}
+		if out != NoRoleHere {
+			return out
 		}
 	}
-	return NoRoleHere
+	return out
 }
 
-func (f *Facts) note(v *Verdict, action string, a *policy.Assignment) {
+// note keeps which assignment decided, or was the nearest to.
+func (f *Facts) note(v *Verdict, q *policy.Question, d *policy.Decision) {
 	if v == nil {
 		return
 	}
-	v.rec.Action = action
-	if a != nil {
+	v.rec.Action = q.Action
+	if a := d.Assignment; a != nil {
 		v.rec.Assignment, v.rec.Role, v.rec.RoleScope = a.ID.String(), a.Role.Name, a.Scope.String()
+		v.rec.Condition = ""
+		if a.Condition != nil {
+			v.rec.Condition = a.Condition.String()
+		}
 	}
 }

@@ -47,6 +47,7 @@ const (
 	permitted         finding = "permitted"
 	permissionFails   finding = "refused"
 	permissionNone    finding = "no-role"
+	overRate          finding = "over-rate"
 	factMissing       finding = "fact-missing"
 )
 
@@ -57,6 +58,8 @@ type record struct {
 	From      netip.Addr `json:"from,omitzero"`
 	At        netip.Addr `json:"at,omitzero"` // of ours that was called, inside a network
 	Network   string     `json:"network,omitempty"`
+	Link      string     `json:"link,omitempty"`    // the private link it came by
+	Balancer  netip.Addr `json:"balancer,omitzero"` // that said so
 	Subnet    string     `json:"subnet,omitempty"`
 	Host      string     `json:"host,omitempty"`
 	Registry  string     `json:"registry,omitempty"`
@@ -77,6 +80,13 @@ type record struct {
 	Miss         uint32       `json:"miss,omitempty"`  // and by how many addresses it misses
 	Prefix       netip.Prefix `json:"prefix,omitzero"` // of either
 
+	Kind        string  `json:"kind,omitempty"`            // of the member that calls
+	Service     bool    `json:"serviceEndpoint,omitempty"` // its subnet has one
+	SubnetRules int     `json:"subnetRules,omitempty"`     // how many there were
+	SubnetRule  int     `json:"subnetRule,omitempty"`      // the one that names the subnet, from 1
+	Trusted     string  `json:"trusted,omitempty"`         // the service that the caller is
+	Trust       finding `json:"trust,omitempty"`           // whether that helped
+
 	Method   Method   `json:"method,omitempty"`
 	Identity Identity `json:"identity,omitzero"`
 	Claimed  string   `json:"claimed,omitempty"`
@@ -85,6 +95,9 @@ type record struct {
 	Assignment string `json:"assignment,omitempty"`
 	Role       string `json:"role,omitempty"`
 	RoleScope  string `json:"roleScope,omitempty"`
+	Condition  string `json:"condition,omitempty"` // of that assignment
+	Mode       string `json:"mode,omitempty"`      // the registry's permission mode
+	ScopeMap   string `json:"scopeMap,omitempty"`
 	Lacks      *Scope `json:"lacks,omitempty"`
 
 	Allow  bool            `json:"allow,omitempty"`
@@ -138,11 +151,15 @@ func (r *record) step(s stage, f finding) Step {
 
 func (r *record) stepArrived(f finding) Step {
 	out := Step{Input: address(r.From), Outcome: Passed, Why: "by the public door"}
+	if f == arrivedService {
+		out.Rule, out.Ref = "serviceEndpoints", r.Subnet
+		out.Why = "inside the virtual network " + last(r.Network) + ", through the service endpoint of the subnet " + last(r.Subnet)
+	}
 	if f == arrivedNetwork {
 		out.Ref = r.Network
 		out.Why = "inside the virtual network " + last(r.Network) + ", at its address " + address(r.At)
 	}
-	return out
+	return r.stepWay(out, f)
 }
 
 func (r *record) stepEndpoint(f finding) Step {
@@ -162,6 +179,8 @@ func (r *record) stepEndpoint(f finding) Step {
 	case nameUnknown:
 		out.Outcome, out.Input = Failed, r.Host
 		out.Why = "no registry is served as " + r.Host
+	case linkUnknown, linkMissing:
+		return r.stepWay(out, f)
 	default:
 		out.Why = "no private endpoint is involved"
 		if r.At.IsValid() {
@@ -192,6 +211,11 @@ func (r *record) stepPublic(s stage, f finding) Step {
 		out.Rule, out.Why = "defaultAction", "the default action is Allow"
 	case noRule:
 		out.Outcome, out.Rule, out.Why = Failed, "defaultAction", r.noRule()
+	default:
+		out = r.stepInside(out, f)
+	}
+	if out.Outcome == Failed {
+		out.Why += r.distrust()
 	}
 	return out
 }
@@ -239,17 +263,27 @@ func (r *record) stepPermission(f finding) Step {
 	switch f {
 	case permissionNone:
 		out.Outcome, out.Why = Failed, r.who()+" holds no role on "+r.Name
+		if r.Reason != NoRoleHere {
+			out.Why += " that counts: " + r.lack()
+		}
 	case permissionFails:
 		out.Outcome = Failed
 		out.Why = r.who() + " may not " + r.Lacks.words() + ": " + r.lack()
+	case overRate:
+		out.Outcome, out.Why = Failed, r.who()+" may do this, and has done too much of it in the last minute"
 	default:
 		switch r.Identity.Kind {
 		case KindAdmin:
 			out.Why = "the admin user may do everything with content"
 		case KindAnonymous:
 			out.Why = "anonymous pull is on"
+		case KindToken:
+			out.Rule, out.Why = r.ScopeMap, "the scope map "+r.ScopeMap+" allows it"
 		default:
 			out.Why = r.Role + " allows it"
+			if r.Condition != "" {
+				out.Why += ", and its condition is true: " + r.Condition
+			}
 		}
 	}
 	return out
@@ -261,8 +295,14 @@ func (r *record) lack() string {
 		return "the token was issued for less"
 	case AnonymousReadsOnly:
 		return "anonymous callers may only read"
+	case ScopeMapTooSmall:
+		return "the scope map " + r.ScopeMap + " does not allow it"
 	case NoRoleHere:
 		return "it holds no role on " + r.Name
+	case ModeIgnoresRole:
+		return r.Role + " does not count in the permission mode " + r.Mode + " of " + r.Name
+	case ConditionNotMet:
+		return "the condition of its role " + r.Role + " (assignment " + last(r.Assignment) + ") is not true: " + r.Condition
 	}
 	if r.Role != "" {
 		return r.Role + " does not allow it"
@@ -279,6 +319,10 @@ func (r *record) unreached(s stage) string {
 			return fmt.Sprintf("would pass: ipRules[%d] contains the address", r.Rule-1)
 		case r.DefaultAllow:
 			return "would pass: the default action is Allow"
+		case r.SubnetRule > 0:
+			return fmt.Sprintf("virtualNetworkRules[%d] names the subnet", r.SubnetRule-1)
+		case r.At.IsValid():
+			return "would fail: no rule names the caller's subnet and the default action is Deny"
 		}
 		return "would fail: no rule contains the address and the default action is Deny"
 	}
@@ -291,8 +335,12 @@ func (r *record) who() string {
 		return "the admin user " + r.Identity.Name
 	case KindAnonymous:
 		return "nobody in particular"
+	case KindToken:
+		return "the token " + r.Identity.Name
 	case KindServicePrincipal:
 		return "the service principal " + r.Identity.Name
+	case KindUser:
+		return "the user " + r.Identity.Name
 	}
 	return "the caller"
 }

@@ -50,7 +50,8 @@ func (p people) Authenticate(_ context.Context, header string) (resource.Caller,
 	if !ok {
 		return resource.Caller{}, fault.Coded(fault.Unauthenticated, "InvalidAuthenticationToken", "The access token is invalid.")
 	}
-	return resource.Caller{ObjectID: "oid-" + name, Name: "app-" + name, Tenant: "t1", May: may}, nil
+	holds := func(scope arm.ID) bool { return name == "reader" && arm.MustID(harbor).Within(scope) }
+	return resource.Caller{ObjectID: "oid-" + name, Name: "app-" + name, Tenant: "t1", May: may, Holds: holds}, nil
 }
 
 type site struct {
@@ -74,7 +75,7 @@ func open(t *testing.T, db *store.DB) *site {
 	}
 	service, err := resource.New(resource.Config{
 		Store:     store.NewResources(db),
-		Types:     []resource.Type{registry.Type(registry.Config{Suffix: "cr.cove.internal", Sealer: box}), policy.Assignments(func(context.Context, string) (string, error) { return "ServicePrincipal", nil }), {Name: "Test.Sea/ships"}, {Name: "Test.Sea/ships/sails"}, broken},
+		Types:     []resource.Type{registry.Type(registry.Config{Suffix: "cr.cove.internal", Sealer: box}), policy.Assignments(func(context.Context, string) (string, error) { return "ServicePrincipal", nil }), policy.Definitions(), {Name: "Test.Sea/ships"}, {Name: "Test.Sea/ships/sails"}, broken},
 		Locations: []string{"westeurope", "eastus"},
 	})
 	if err != nil {
@@ -91,7 +92,7 @@ func open(t *testing.T, db *store.DB) *site {
 	s := &site{t: t, db: db, log: &bytes.Buffer{}}
 	server, err := armapi.New(armapi.Config{
 		Service: service, Host: "management.cove.internal", Authority: "https://login.cove.internal/t1",
-		Log: slog.New(slog.NewJSONHandler(s.log, nil)),
+		Log: slog.New(slog.NewJSONHandler(s.log, nil)), History: store.NewResources(db),
 		Auth: people{
 			"owner":    func(_ string, id arm.ID) bool { return !id.IsZero() && id.Within(arm.MustID(sub)) },
 			"stranger": func(string, arm.ID) bool { return false },

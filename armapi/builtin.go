@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"cove.example/cove/fault"
 	"cove.example/cove/registry"
@@ -18,13 +19,16 @@ func (s *Server) builtin() []Route {
 	const own = "Microsoft.Resources/subscriptions/"
 	const zones = sub + "/resourceGroups/{group}/providers/Microsoft.Network/privateDnsZones"
 	return []Route{
-		{Method: http.MethodGet, Pattern: "/subscriptions", Each: true, Do: s.all(resource.TypeSubscription)},
+		{Method: http.MethodGet, Pattern: "/subscriptions", Each: true, Do: s.subscriptions},
+		{Method: http.MethodGet, Pattern: sub, Each: true, Do: seen(resource.TypeSubscription+"/read", s.get)},
+		{Method: http.MethodGet, Pattern: sub + "/providers/Microsoft.Insights/eventtypes/management/values", Each: true, Do: s.activity},
 		{Method: http.MethodGet, Pattern: "/tenants", Each: true, Do: s.tenants},
-		{Method: http.MethodGet, Pattern: sub + "/locations", Action: own + "locations/read", Do: s.locations},
-		{Method: http.MethodGet, Pattern: sub + "/resources", Each: true, Do: s.all("")},
-		{Method: http.MethodGet, Pattern: sub + "/resourceGroups/{group}/resources", Each: true, Do: s.all("")},
-		{Method: http.MethodGet, Pattern: sub + "/providers", Action: own + "providers/read", Do: s.providers},
-		{Method: http.MethodGet, Pattern: sub + "/providers/{namespace}", Action: own + "providers/read", Do: s.provider},
+		{Method: http.MethodGet, Pattern: sub + "/locations", Each: true, Do: seen(own+"locations/read", s.locations)},
+		{Method: http.MethodGet, Pattern: sub + "/resources", Each: true, Do: s.resources},
+		{Method: http.MethodGet, Pattern: sub + "/resourceGroups/{group}/resources", Each: true, Do: s.resources},
+		{Method: http.MethodPost, Pattern: sub + "/resourceGroups/{group}/providers/Microsoft.Resources/deployments/{deployment}/validate", Action: "Microsoft.Resources/deployments/validate/action", Template: true, Do: s.validate},
+		{Method: http.MethodGet, Pattern: sub + "/providers", Each: true, Do: seen(own+"providers/read", s.providers)},
+		{Method: http.MethodGet, Pattern: sub + "/providers/{namespace}", Each: true, Do: seen(own+"providers/read", s.provider)},
 		{Method: http.MethodPost, Pattern: sub + "/providers/{namespace}/register", Action: own + "providers/register/action", Do: s.register(true)},
 		{Method: http.MethodPost, Pattern: sub + "/providers/{namespace}/unregister", Action: own + "providers/unregister/action", Do: s.register(false)},
 		{Method: http.MethodGet, Pattern: sub + "/providers/{namespace}/locations/{location}/operationStatuses/{operation}", Each: true, Do: s.operationStatus},
@@ -35,10 +39,76 @@ func (s *Server) builtin() []Route {
 	}
 }
 
-func (s *Server) all(typ string) func(context.Context, *Call) (Reply, error) {
+// seen is a handler behind Call.sees.
+func seen(action string, do func(context.Context, *Call) (Reply, error)) func(context.Context, *Call) (Reply, error) {
 	return func(ctx context.Context, c *Call) (Reply, error) {
-		return s.list(ctx, c, resource.ListQuery{Type: typ})
+		if err := c.sees(action, c.ID); err != nil {
+			return Reply{}, err
+		}
+		return do(ctx, c)
 	}
+}
+
+// subscriptions are those in which the caller holds a role on anything.
+func (s *Server) subscriptions(ctx context.Context, c *Call) (Reply, error) {
+	page, err := s.Service.List(ctx, resource.ListQuery{
+		Type: resource.TypeSubscription, Token: c.Query.Get("$skiptoken"),
+		Want: func(d resource.Doc) bool { return c.sees(resource.TypeSubscription+"/read", d.ID) == nil },
+	})
+	if err != nil {
+		return Reply{}, err
+	}
+	return Reply{Status: http.StatusOK, Body: s.page(c, page)}, nil
+}
+
+// resources are those of every type that lie in a group, without what is
+// particular to their types: whoever wants the properties asks for the type.
+func (s *Server) resources(ctx context.Context, c *Call) (Reply, error) {
+	expand, err := expansions(c.Query.Get("$expand"))
+	if err != nil {
+		return Reply{}, err
+	}
+	return s.list(ctx, c, resource.ListQuery{Item: func(d resource.Doc) resource.Object {
+		item := resource.Object{"id": d.ID.String(), "name": d.ID.Name(), "type": s.Service.Canonical(d.ID.Type())}
+		for _, name := range []string{"location", "tags", "kind", "managedBy", "plan", "sku", "identity", "zones", "extendedLocation"} {
+			if v, ok := d.Body[name]; ok {
+				item[name] = v
+			}
+		}
+		for _, name := range expand {
+			switch name {
+			case "createdTime":
+				item[name] = d.Created.UTC().Format(time.RFC3339Nano)
+			case "changedTime":
+				item[name] = d.Changed.UTC().Format(time.RFC3339Nano)
+			case "provisioningState":
+				item[name] = "Succeeded"
+				if state, ok := resource.Lookup(d.Body, "properties.provisioningState").(string); ok {
+					item[name] = state
+				}
+			}
+		}
+		return item
+	}})
+}
+
+// expansions reads the $expand of a list of resources: names from a fixed
+// list, with commas between.
+func expansions(text string) (names []string, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	for name := range strings.SplitSeq(text, ",") {
+		known := []string{"createdTime", "changedTime", "provisioningState"}
+		i := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(k, strings.TrimSpace(name)) })
+		if i < 0 {
+			return nil, errURL.Detail("$expand may name createdTime, changedTime and provisioningState, but not %.60q.", name)
+		}
+		if !slices.Contains(names, known[i]) {
+			names = append(names, known[i])
+		}
+	}
+	return names, nil
 }
 
 // tenants are those of the caller: there is one.
@@ -72,7 +142,7 @@ func (s *Server) locations(ctx context.Context, c *Call) (Reply, error) {
 func (s *Server) recordSets(ctx context.Context, c *Call) (Reply, error) {
 	return s.list(ctx, c, resource.ListQuery{Below: true, Want: func(d resource.Doc) bool {
 		typ := d.ID.Type()
-		return slices.ContainsFunc([]string{"A", "AAAA", "CNAME", "SOA"}, func(record string) bool {
+		return slices.ContainsFunc([]string{"A", "AAAA", "CNAME", "MX", "PTR", "SOA", "SRV", "TXT"}, func(record string) bool {
 			return strings.HasSuffix(strings.ToLower(typ), "/"+strings.ToLower(record))
 		})
 	}})

@@ -3,7 +3,6 @@ package armapi
 import (
 	"context"
 	"net/http"
-	"strconv"
 	"time"
 
 	"cove.example/cove/access"
@@ -15,9 +14,10 @@ import (
 )
 
 // Decisions answers `cove explain`: one decision by a prefix of its
-// correlation id. Whoever may not read the registry that it is about is told
-// what they would be told of an id that does not exist.
-func Decisions(log audit.Log) Route {
+// correlation id. Whom it was about learns what concerns them; whoever else may
+// not read the registry is told what they would be told of an id that does not
+// exist.
+func Decisions(log audit.Log, guard *access.Guard, now func() time.Time) Route {
 	return Route{
 		Method: http.MethodGet, Pattern: "/subscriptions/{subscription}/providers/Cove.Diagnostics/decisions/{id}", Each: true,
 		Do: func(ctx context.Context, c *Call) (Reply, error) {
@@ -36,16 +36,37 @@ func Decisions(log audit.Log) Route {
 					return Reply{}, err
 				}
 			}
-			if !scope.Within(subscription) || !c.Caller.May("Microsoft.ContainerRegistry/registries/read", scope) {
+			var out access.Explanation
+			switch {
+			case !scope.Within(subscription):
 				return Reply{}, audit.ErrUnknown
+			case c.Caller.May("Microsoft.ContainerRegistry/registries/read", scope):
+				if out, err = guard.Explain(ctx, e); err == nil && e.Reason != "" {
+					out.Alike, err = alike(ctx, log, e, now().Add(-time.Hour))
+				}
+			case c.Caller.ObjectID != "" && access.SubjectOf(e) == c.Caller.ObjectID:
+				out, err = access.ExplainToSubject(e)
+			default:
+				err = audit.ErrUnknown
 			}
-			out, err := access.Explain(e)
 			if err != nil {
 				return Reply{}, err
 			}
 			return Reply{Status: http.StatusOK, Body: out}, nil
 		},
 	}
+}
+
+// alike counts the refusals like e since a time, as far as the newest events
+// tell.
+func alike(ctx context.Context, log audit.Log, e audit.Event, since time.Time) (n int, err error) {
+	list, err := log.Recent(ctx, e.Table, e.Registry, since, recentLimit)
+	for _, x := range list {
+		if x.Reason == e.Reason {
+			n++
+		}
+	}
+	return n, err
 }
 
 // recentLimit bounds a list of events; the newest come first.
@@ -102,23 +123,11 @@ func Events(log audit.Log) Route {
 					}
 				}
 				if scope.Within(subscription) && c.Caller.May("Microsoft.ContainerRegistry/registries/read", scope) {
-					out = append(out, columns(e))
+					out = append(out, audit.Columns(&e))
 				}
 			}
 			return Reply{Status: http.StatusOK, Body: resource.Object{"value": out}}, nil
 		},
-	}
-}
-
-// columns are an event in Azure's words, with the decision's id and code.
-func columns(e audit.Event) resource.Object {
-	return resource.Object{
-		"TimeGenerated": e.Time.UTC().Format(time.RFC3339Nano), "CorrelationId": e.ID, "DecisionId": e.ID,
-		"_ResourceId": e.Registry, "LoginServer": e.Host, "OperationName": e.Operation, "Identity": e.Identity,
-		"CallerIpAddress": e.CallerIP, "UserAgent": e.UserAgent, "Repository": e.Repository, "Tag": e.Tag,
-		"Digest": e.Digest, "MediaType": e.MediaType, "Size": e.Size, "ResultType": "HttpStatusCode",
-		"ResultDescription": strconv.Itoa(e.Status), "DurationMs": strconv.FormatInt(e.Duration.Milliseconds(), 10),
-		"Region": e.Region, "ReasonCode": e.Reason,
 	}
 }
 

@@ -133,7 +133,7 @@ func (s *Server) page(c *Call, p resource.Page) resource.Object {
 	out := resource.Object{"value": p.Items}
 	if p.Next != "" {
 		q := url.Values{"$skiptoken": {p.Next}}
-		for _, name := range []string{"api-version", "$filter", "$top"} {
+		for _, name := range []string{"api-version", "$filter", "$top", "$select"} {
 			if v := c.Query.Get(name); v != "" {
 				q.Set(name, v)
 			}

@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -46,6 +47,9 @@ func canonical(r *http.Request) ([]string, error) {
 		return nil, errURL.Detail("The request's target must begin with a slash.")
 	}
 	segments := strings.Split(path[1:], "/")
+	if i := parentless(segments); i >= 0 {
+		segments = slices.Delete(segments, i, i+1)
+	}
 	for i, s := range segments {
 		plain, err := unescape(s)
 		if err != nil {
@@ -59,6 +63,19 @@ func canonical(r *http.Request) ([]string, error) {
 		segments[i] = plain
 	}
 	return segments, nil
+}
+
+// parentless is the index of the empty segment that the SDKs' generic
+// operations leave where a resource has no parent, or -1:
+// /subscriptions/S/resourcegroups/G/providers/NAMESPACE//TYPE/NAME. It is the
+// one empty segment that has a meaning.
+func parentless(segments []string) int {
+	const at = 6
+	if len(segments) > at+2 && segments[at] == "" && strings.EqualFold(segments[0], "subscriptions") &&
+		strings.EqualFold(segments[2], "resourceGroups") && strings.EqualFold(segments[4], "providers") {
+		return at
+	}
+	return -1
 }
 
 // unescape decodes the characters of names that clients write with a percent
@@ -105,7 +122,8 @@ func scope(segments []string) arm.ID {
 }
 
 // body reads the JSON object of a request; nil where it has none.
-func body(w http.ResponseWriter, r *http.Request, limit int64) (resource.Object, error) {
+func body(w http.ResponseWriter, r *http.Request, op *Route) (resource.Object, error) {
+	limit := op.MaxBody
 	if limit == 0 {
 		limit = maxBody
 	}
@@ -124,8 +142,59 @@ func body(w http.ResponseWriter, r *http.Request, limit int64) (resource.Object,
 			return nil, errMediaType
 		}
 	}
+	if op.Template {
+		b = relaxed(b)
+	}
 	return parseObject(b)
 }
+
+// relaxed makes JSON of what az sends for templates: names may be without
+// quotes, and there may be comments, as in JavaScript. Texts are left alone.
+func relaxed(b []byte) []byte {
+	var out []byte
+	for i := 0; i < len(b); {
+		switch c := b[i]; {
+		case c == '"':
+			end := i + 1
+			for end < len(b) && b[end] != '"' {
+				if b[end] == '\\' {
+					end++
+				}
+				end++
+			}
+			end = min(end+1, len(b))
+			out, i = append(out, b[i:end]...), end
+		case bytes.HasPrefix(b[i:], []byte("//")):
+			end := bytes.IndexByte(b[i:], '\n')
+			if end < 0 {
+				return out
+			}
+			i += end
+		case bytes.HasPrefix(b[i:], []byte("/*")):
+			end := bytes.Index(b[i+2:], []byte("*/"))
+			if end < 0 {
+				return append(out, b[i:]...) // which is no JSON
+			}
+			out, i = append(out, ' '), i+2+end+2
+		case letter(c):
+			end := i
+			for end < len(b) && (letter(b[end]) || b[end] >= '0' && b[end] <= '9') {
+				end++
+			}
+			if rest := bytes.TrimLeft(b[end:], " \t\r\n"); len(rest) > 0 && rest[0] == ':' {
+				out = append(append(append(out, '"'), b[i:end]...), '"')
+			} else {
+				out = append(out, b[i:end]...)
+			}
+			i = end
+		default:
+			out, i = append(out, c), i+1
+		}
+	}
+	return out
+}
+
+func letter(c byte) bool { return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '_' || c == '$' }
 
 // parseObject reads exactly one JSON object. Two properties of one name are
 // refused, where encoding/json would take the last and another reader the

@@ -76,6 +76,40 @@ func FuzzParseObject(f *testing.F) {
 	})
 }
 
+// JSON is left as it is, and what az adds to it is taken away.
+func FuzzRelaxed(f *testing.F) {
+	for _, s := range []string{`{"a":1}`, `{"a//b":"/*x*/","c":"\\\""}`, `{a:1,$b : [true, null]}`, "{\"a\":1 // why\n}", `{/* x */"a":1}`, `/*`, `//`, `"`, `"\`, `{"a":t:1}`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		plain, wrong := parseObject(b)
+		again, err := parseObject(relaxed(b))
+		if wrong == nil && (err != nil || cmp.Diff(plain, again) != "") {
+			t.Fatalf("%q became %q: %v", b, relaxed(b), err)
+		}
+	})
+}
+
+func TestRelaxed(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"properties": {"mode": "Incremental", template:{ "a": 1 }}}`: `{"properties":{"mode":"Incremental","template":{"a":1}}}`,
+		"{\"a\": \"// no\", // yes\n b1: /* x: */ true}":               `{"a":"// no","b1":true}`,
+	} {
+		got, err := parseObject(relaxed([]byte(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := resource.Encode(got); err != nil || string(b) != want {
+			t.Errorf("%s is %s, %v", text, b, err)
+		}
+	}
+	for _, text := range []string{`{a}`, `{a b:1}`, `{"a":/*`, `{a:b}`} {
+		if got, err := parseObject(relaxed([]byte(text))); err == nil {
+			t.Errorf("%s is %v", text, got)
+		}
+	}
+}
+
 func FuzzFilter(f *testing.F) {
 	for _, s := range []string{"", "name eq 'a'", "resourceType eq 'A/b' and name eq 'it''s'", "name eq 'a' and", "name eq", "tagName eq 'x' and tagValue eq ''"} {
 		f.Add(s)

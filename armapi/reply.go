@@ -1,8 +1,6 @@
 package armapi
 
 import (
-	"bytes"
-	"encoding/json"
 	"maps"
 	"net/http"
 	"strconv"
@@ -10,6 +8,7 @@ import (
 
 	"cove.example/cove/arm"
 	"cove.example/cove/fault"
+	"cove.example/cove/resource"
 )
 
 var (
@@ -64,20 +63,19 @@ func write(w http.ResponseWriter, method string, reply Reply) {
 	if reply.ETag != "" {
 		h.Set("ETag", `"`+reply.ETag+`"`)
 	}
-	var b bytes.Buffer
+	var b []byte
 	if reply.Body != nil {
-		e := json.NewEncoder(&b)
-		e.SetEscapeHTML(false)
-		if err := e.Encode(reply.Body); err != nil {
-			b.Reset()
+		var err error
+		if b, err = resource.Append(nil, reply.Body); err != nil {
 			reply.Status = http.StatusInternalServerError
-			b.WriteString(`{"error":{"code":"InternalServerError","message":"internal error"}}`)
+			b = []byte(`{"error":{"code":"InternalServerError","message":"internal error"}}`)
 		}
+		b = append(b, '\n')
 		h.Set("Content-Type", "application/json; charset=utf-8")
-		h.Set("Content-Length", strconv.Itoa(b.Len()))
+		h.Set("Content-Length", strconv.Itoa(len(b)))
 	}
 	w.WriteHeader(reply.Status)
 	if method != http.MethodHead {
-		w.Write(b.Bytes()) // the caller may have gone; nothing is left to do for it
+		w.Write(b) // the caller may have gone; nothing is left to do for it
 	}
 }

@@ -2,11 +2,13 @@ package armapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
 
 	"cove.example/cove/arm"
+	"cove.example/cove/fault"
 	"cove.example/cove/policy"
 	"cove.example/cove/resource"
 )
@@ -14,11 +16,9 @@ import (
 const authorization = "/providers/Microsoft.Authorization/"
 
 // roles are the collections of Microsoft.Authorization, which can be asked for
-// at every scope: who has which role there, and which roles there are.
+// at every scope: who has which role there, and which roles there are. A role
+// definition is one, under the scope of whoever names it.
 func (s *Server) roles(c *Call) (*Route, bool) {
-	if c.Method != http.MethodGet {
-		return nil, false
-	}
 	cut := strings.LastIndex(strings.ToLower(c.Path), strings.ToLower(authorization))
 	if cut < 0 {
 		return nil, false
@@ -31,24 +31,38 @@ func (s *Server) roles(c *Call) (*Route, bool) {
 		}
 	}
 	collection, name, one := strings.Cut(c.Path[cut+len(authorization):], "/")
+	get := c.Method == http.MethodGet
 	switch {
-	case strings.EqualFold(collection, "roleAssignments") && !one && scope.Subscription() != "":
+	case strings.EqualFold(collection, "roleAssignments") && get && !one && scope.Subscription() != "":
 		c.ID = scope
 		return &Route{Each: true, Do: s.assignments}, true
-	case strings.EqualFold(collection, "roleDefinitions") && !strings.Contains(name, "/"):
+	case !strings.EqualFold(collection, "roleDefinitions") || strings.Contains(name, "/"):
+		return nil, false
+	case get && cut == 0:
+		// What the built-in roles are is no secret; of the others each is
+		// asked for.
+		c.ID = scope
+		if one {
+			return &Route{Each: true, Do: s.definition(name)}, true
+		}
+		return &Route{Each: true, Do: s.definitions}, true
+	case get:
 		c.ID = scope
 		do := s.definitions
 		if one {
-			do = definition(name)
-		}
-		if cut == 0 {
-			// What the built-in roles are is no secret; there are no others
-			// at the root.
-			return &Route{Each: true, Do: do}, true
+			do = s.definition(name)
 		}
 		return &Route{Action: policy.TypeDefinitions + "/read", Do: do}, true
+	case !one:
+		return nil, false
+	case c.Method == http.MethodPut:
+		c.ID = scope
+		return &Route{Action: policy.TypeDefinitions + "/write", Do: s.define(name)}, true
+	case c.Method == http.MethodDelete:
+		c.ID = scope
+		return &Route{Action: policy.TypeDefinitions + "/delete", Do: s.undefine(name)}, true
 	}
-	return nil, false
+	return &Route{Each: true, Do: noMethod}, true
 }
 
 // assignments are those that count at the scope or lie below it: made there,
@@ -108,60 +122,177 @@ func (s *Server) holders(ctx context.Context, want roleWant) ([]string, error) {
 	return append([]string{one}, groups...), err
 }
 
-func (s *Server) definitions(_ context.Context, c *Call) (Reply, error) {
+// definitions are the built-in roles, and the custom ones that can be assigned
+// at the scope, above it or below it; with atScope(), at the scope itself.
+func (s *Server) definitions(ctx context.Context, c *Call) (Reply, error) {
 	want, err := roleFilter(c.Query.Get("$filter"), "rolename")
 	if err != nil {
 		return Reply{}, err
 	}
-	page := resource.Page{Items: []resource.Object{}}
+	items := []resource.Object{}
+	token := c.Query.Get("$skiptoken")
 	for _, r := range policy.Builtin {
-		if want.value == "" || strings.EqualFold(r.Name, want.value) {
-			page.Items = append(page.Items, defined(r, c.ID))
+		if token == "" && want.kind != customRole && (want.value == "" || strings.EqualFold(r.Name, want.value)) {
+			items = append(items, defined(r, c.ID))
 		}
 	}
+	page := resource.Page{}
+	if want.kind != builtInRole {
+		page, err = s.Service.List(ctx, resource.ListQuery{
+			Type: policy.TypeDefinitions, Token: token,
+			Item: func(d resource.Doc) resource.Object { return customized(d.Body, d.ID.Name(), c.ID) },
+			Want: func(d resource.Doc) bool {
+				name, _ := resource.Lookup(d.Body, "properties.roleName").(string)
+				return (want.value == "" || strings.EqualFold(name, want.value)) && c.shownRole(d, want.atScope)
+			},
+		})
+		if err != nil {
+			return Reply{}, err
+		}
+	}
+	page.Items = append(items, page.Items...)
 	return Reply{Status: http.StatusOK, Body: s.page(c, page)}, nil
 }
 
-func definition(name string) func(context.Context, *Call) (Reply, error) {
-	return func(_ context.Context, c *Call) (Reply, error) {
-		r := policy.BuiltinByID(name)
-		if r == nil {
-			return Reply{}, errNoRole.Detail("The role definition '%.60s' was not found.", name)
+// shownRole reports whether a custom role is one that a call at its scope is shown.
+func (c *Call) shownRole(d resource.Doc, atScope bool) bool {
+	role, err := policy.RoleFromDoc(d)
+	if err != nil {
+		return false
+	}
+	for _, at := range role.Assignable {
+		if c.ID.IsZero() && c.may(policy.TypeDefinitions+"/read", at) == nil || !c.ID.IsZero() && c.ID.Within(at) ||
+			!c.ID.IsZero() && at.Within(c.ID) && !atScope {
+			return true
 		}
-		return Reply{Status: http.StatusOK, Body: defined(r, c.ID)}, nil
+	}
+	return false
+}
+
+func (s *Server) definition(name string) func(context.Context, *Call) (Reply, error) {
+	return func(ctx context.Context, c *Call) (Reply, error) {
+		if r := policy.BuiltinByID(name); r != nil {
+			return Reply{Status: http.StatusOK, Body: defined(r, c.ID)}, nil
+		}
+		got, err := s.custom(ctx, c, name)
+		if err != nil {
+			return Reply{}, err
+		}
+		return Reply{Status: http.StatusOK, Body: customized(got.Body, name, c.ID), ETag: got.ETag}, nil
 	}
 }
 
-// defined is a role in ARM's shape. Its id is that of the subscription it was
-// asked for in, as in Azure; the GUID at its end is what counts.
-func defined(r *policy.Role, at arm.ID) resource.Object {
-	id := authorization + "roleDefinitions/" + r.ID
-	if sub := at.Subscription(); sub != "" {
-		id = "/subscriptions/" + sub + id
+// custom reads a custom role that is shown at the scope of a call.
+func (s *Server) custom(ctx context.Context, c *Call, name string) (resource.Result, error) {
+	none := errNoRole.Detail("The role definition '%.60s' was not found.", name)
+	id, err := policy.RoleID(name)
+	if err != nil {
+		return resource.Result{}, none
 	}
+	got, err := s.Service.Get(ctx, id)
+	if errors.Is(err, resource.ErrUnknown) || err == nil && !c.shownRole(resource.Doc{ID: id, Body: got.Body}, false) {
+		return resource.Result{}, none
+	}
+	return got, err
+}
+
+// define makes a custom role or changes one. The type asks for the right to at
+// each of the role's scopes; the route has asked for it at the scope of the call.
+func (s *Server) define(name string) func(context.Context, *Call) (Reply, error) {
+	return func(ctx context.Context, c *Call) (Reply, error) {
+		if c.Body == nil {
+			return Reply{}, errJSON.Detail("A body is required.")
+		}
+		if policy.BuiltinByID(name) != nil {
+			return Reply{}, policy.ErrBuiltin
+		}
+		id, err := policy.RoleID(name)
+		if err != nil {
+			return Reply{}, fault.Problems([]fault.Field{{Path: "name", Message: "the name of a role definition is a GUID"}})
+		}
+		r, err := s.Service.Put(ctx, c.Caller, id, c.Body, c.Condition)
+		if err != nil {
+			return Reply{}, err
+		}
+		status := http.StatusOK
+		if r.Created {
+			status = http.StatusCreated
+		}
+		return Reply{Status: status, Body: customized(r.Body, name, c.ID), ETag: r.ETag}, nil
+	}
+}
+
+// undefine deletes a custom role and answers with what it was, as ARM does.
+func (s *Server) undefine(name string) func(context.Context, *Call) (Reply, error) {
+	return func(ctx context.Context, c *Call) (Reply, error) {
+		if policy.BuiltinByID(name) != nil {
+			return Reply{}, policy.ErrBuiltin
+		}
+		got, err := s.custom(ctx, c, name)
+		if errors.Is(err, errNoRole) {
+			return Reply{Status: http.StatusNoContent}, nil
+		}
+		if err == nil {
+			_, err = s.Service.Delete(ctx, c.Caller, got.ID, c.Condition)
+		}
+		if err != nil {
+			return Reply{}, err
+		}
+		return Reply{Status: http.StatusOK, Body: customized(got.Body, name, c.ID)}, nil
+	}
+}
+
+// definitionID is a role's id as the subscription of a scope shows it, as in
+// Azure; the GUID at its end is what counts.
+func definitionID(name string, at arm.ID) string {
+	if sub := at.Subscription(); sub != "" {
+		return policy.DefinitionID(sub, name)
+	}
+	return authorization + "roleDefinitions/" + strings.ToLower(name)
+}
+
+// customized is a custom role's document in ARM's shape.
+func customized(body resource.Object, name string, at arm.ID) resource.Object {
+	properties, _ := body["properties"].(resource.Object)
+	shown := resource.Clone(properties)
+	delete(shown, "provisioningState") // which role definitions do not have
+	return resource.Object{
+		"id": definitionID(name, at), "name": strings.ToLower(name), "type": policy.TypeDefinitions, "properties": shown,
+	}
+}
+
+// defined is a built-in role in ARM's shape.
+func defined(r *policy.Role, at arm.ID) resource.Object {
 	list := func(l []string) []string { return append([]string{}, l...) }
 	return resource.Object{
-		"id": id, "name": r.ID, "type": policy.TypeDefinitions,
+		"id": definitionID(r.ID, at), "name": r.ID, "type": policy.TypeDefinitions,
 		"properties": resource.Object{
-			"roleName": r.Name, "type": "BuiltInRole", "description": r.Description, "assignableScopes": []string{"/"},
+			"roleName": r.Name, "type": builtInRole, "description": r.Description, "assignableScopes": []string{"/"},
 			"permissions": []resource.Object{{
 				"actions": list(r.Actions), "notActions": list(r.NotActions),
-				"dataActions": list(r.DataActions), "notDataActions": []string{},
+				"dataActions": list(r.DataActions), "notDataActions": list(r.NotDataActions),
 			}},
 		},
 	}
 }
 
+// The two types of roles, as filters name them.
+const (
+	builtInRole = "BuiltInRole"
+	customRole  = "CustomRole"
+)
+
 // roleWant is a $filter of a collection of roles.
 type roleWant struct {
 	atScope  bool
 	assigned bool   // the value's groups count as the value
+	kind     string // builtInRole or customRole, "" for both
 	value    string // of the one field that it may compare
 }
 
 // roleFilter reads the filters of the two collections: atScope(),
-// assignedTo('GUID'), FIELD eq 'VALUE' and type eq 'BuiltInRole', joined by
-// and.
+// assignedTo('GUID'), atScopeAndBelow(), FIELD eq 'VALUE' and type eq
+// 'BuiltInRole' or 'CustomRole', joined by and.
 func roleFilter(text, field string) (roleWant, error) {
 	var w roleWant
 	bad := func() (roleWant, error) {
@@ -178,6 +309,8 @@ func roleFilter(text, field string) (roleWant, error) {
 		switch value := ""; {
 		case strings.HasPrefix(lower, "atscope()"):
 			w.atScope, after = true, rest[len("atscope()"):]
+		case field == "rolename" && strings.HasPrefix(lower, "atscopeandbelow()"):
+			after = rest[len("atscopeandbelow()"):] // what is listed anyway
 		case field == "principalid" && strings.HasPrefix(lower, "assignedto("):
 			value, after, ok = quoted(strings.TrimSpace(rest[len("assignedto("):]))
 			tail, closed := strings.CutPrefix(strings.TrimSpace(after), ")")
@@ -190,7 +323,7 @@ func roleFilter(text, field string) (roleWant, error) {
 			case strings.EqualFold(name, field):
 				ok = ok && set(value)
 			case field == "rolename" && strings.EqualFold(name, "type"):
-				ok = ok && strings.EqualFold(value, "BuiltInRole")
+				ok = ok && w.kindIs(value)
 			default:
 				ok = false
 			}
@@ -207,4 +340,16 @@ func roleFilter(text, field string) (roleWant, error) {
 		}
 	}
 	return w, nil
+}
+
+// kindIs notes the type that a filter names, and reports whether it is one that
+// does not contradict what it has named before.
+func (w *roleWant) kindIs(value string) bool {
+	for _, known := range []string{builtInRole, customRole} {
+		if strings.EqualFold(value, known) && (w.kind == "" || w.kind == known) {
+			w.kind = known
+			return true
+		}
+	}
+	return false
 }

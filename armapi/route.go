@@ -19,7 +19,10 @@ type Route struct {
 	Each    bool   // everybody who is signed in: Do itself asks for each thing that it shows
 	Open    bool   // everybody; no token is looked at and no api-version asked for
 	MaxBody int64  // bytes; 0 is 4 MiB
-	Do      func(ctx context.Context, c *Call) (Reply, error)
+	// Template says that the body holds a template, as az writes it: JSON with
+	// comments and with names without quotes.
+	Template bool
+	Do       func(ctx context.Context, c *Call) (Reply, error)
 }
 
 type route struct {
@@ -79,6 +82,12 @@ func (s *Server) find(c *Call, segments []string) (*Route, bool) {
 // type's own actions.
 func (s *Server) document(c *Call) (*Route, bool) {
 	if r, ok := s.roles(c); ok {
+		return r, true
+	}
+	if r, ok := s.locks(c); ok {
+		return r, true
+	}
+	if r, ok := s.tags(c); ok {
 		return r, true
 	}
 	if r, ok := s.computed(c); ok {

@@ -40,8 +40,10 @@ type Config struct {
 	// Groups says which groups a principal is in, for lists of what is
 	// assigned to it; nil is none.
 	Groups func(ctx context.Context, principal string) ([]string, error)
-	Now    func() time.Time
-	Log    *slog.Logger // one line a request; nil is none
+	// History is what the activity log is made of; nil is no activity log.
+	History resource.History
+	Now     func() time.Time
+	Log     *slog.Logger // one line a request; nil is none
 }
 
 // Server answers the requests of the control plane.
@@ -162,7 +164,7 @@ func (s *Server) answer(c *Call, w http.ResponseWriter, r *http.Request) (Reply,
 	c.Condition = resource.Condition{IfMatch: r.Header.Get("If-Match"), IfNoneMatch: r.Header.Get("If-None-Match")}
 	switch c.Method {
 	case http.MethodPut, http.MethodPatch, http.MethodPost:
-		if c.Body, err = body(w, r, op.MaxBody); err != nil {
+		if c.Body, err = body(w, r, op); err != nil {
 			return Reply{}, err
 		}
 	}
@@ -185,6 +187,17 @@ func (c *Call) may(action string, scope arm.ID) error {
 	}
 	return errDenied.Detail("The client '%s' with object id '%s' does not have authorization to perform action '%s' over scope '%s' or the scope is invalid. If access was recently granted, please refresh your credentials.",
 		name, c.Caller.ObjectID, action, at)
+}
+
+// sees asks for what a subscription shows of itself: its name, its locations,
+// its providers. Whoever holds a role on anything in it may read that, or could
+// not find what the role is for.
+func (c *Call) sees(action string, subscription arm.ID) error {
+	err := c.may(action, subscription)
+	if err != nil && c.Caller.Holds != nil && c.Caller.Holds(subscription) {
+		return nil
+	}
+	return err
 }
 
 func guid() string {

@@ -23,8 +23,9 @@ type Event struct {
 	Table      string    // LoginEvents or RepositoryEvents
 	Registry   string    // resource id, Key form; _ResourceId
 	Host       string    // LoginServer
-	Operation  string    // OperationName: Login, Push, Pull, Untag, Delete
+	Operation  string    // OperationName, one of Operations
 	Identity   string
+	Tenant     string // UserTenantId
 	CallerIP   string // CallerIpAddress
 	UserAgent  string
 	Repository string
@@ -39,13 +40,26 @@ type Event struct {
 	Detail     json.RawMessage // access.Step list and what explain needs besides
 }
 
+// The tables.
+const (
+	LoginEvents      = "LoginEvents"
+	RepositoryEvents = "RepositoryEvents"
+)
+
+// Operations are what OperationName may be, in Azure's words.
+var Operations = []string{"Login", "Push", "Pull", "Untag", "Delete", "Purge tag", "Purge manifest"}
+
+// Dropped is the operation of an event of cove's own: so many events, its
+// Size, could not be kept before it.
+const Dropped = "Dropped"
+
 // ErrUnknown is the failure of Find.
 var ErrUnknown = fault.Coded(fault.NotFound, "DecisionNotFound", "no decision has this id")
 
 // Log is where events are kept; store implements it.
 type Log interface {
-	// Record keeps e. It never blocks; when the buffer is full the event is
-	// dropped and counted.
+	// Record keeps e, whose Detail is the log's from then on. It never blocks;
+	// when the buffer is full the event is dropped and counted.
 	Record(e Event)
 	// Find returns the one event whose id begins with prefix (at least 8
 	// characters). ErrUnknown: none; fault.Conflict: more than one.

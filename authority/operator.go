@@ -2,6 +2,7 @@ package authority
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"os"
 	"sync"
 	"time"
@@ -87,4 +88,11 @@ func (o *Operator) Failed() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.failed
+}
+
+// Leaf is the certificate that is served now.
+func (o *Operator) Leaf() *x509.Certificate {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.pair.Leaf
 }

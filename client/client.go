@@ -310,6 +310,10 @@ func unreachable(u *url.URL, err error) error {
 	return fault.Newf(fault.Unavailable, "%s cannot be reached: %v. Is `cove serve` running?", u.Host, cause)
 }
 
+// Token returns a token of the Resource Manager, such as registries exchange
+// for one of theirs. It is for hosts of the same deployment only.
+func (c *Client) Token(ctx context.Context) (string, error) { return c.bearer(ctx) }
+
 // bearer returns a token of the API's audience, a kept one while it is good.
 func (c *Client) bearer(ctx context.Context) (string, error) {
 	c.mu.Lock()

@@ -2,6 +2,7 @@ package content
 
 import (
 	"container/list"
+	"errors"
 	"hash/maphash"
 	"sync"
 	"time"
@@ -74,6 +75,7 @@ const (
 type recent[V any] struct {
 	now    func() time.Time
 	keep   time.Duration
+	absent error // a failure that is an answer, and kept as one; nil is none
 	seed   maphash.Seed
 	shards [recentShards]shard[V]
 }
@@ -86,6 +88,7 @@ type shard[V any] struct {
 
 type answer[V any] struct {
 	v     V
+	err   error // that it is absent
 	until time.Time
 }
 
@@ -109,9 +112,9 @@ func (r *recent[V]) get(p place, ask func() (V, error)) (v V, kept bool, err err
 	moves := s.moves
 	s.mu.Unlock()
 	if ok && now.Before(a.until) {
-		return a.v, true, nil
+		return a.v, true, a.err
 	}
-	if v, err = ask(); err != nil {
+	if v, err = ask(); err != nil && (r.absent == nil || !errors.Is(err, r.absent)) {
 		return v, false, err
 	}
 	s.mu.Lock()
@@ -123,9 +126,9 @@ func (r *recent[V]) get(p place, ask func() (V, error)) (v V, kept bool, err err
 			}
 			delete(s.m, old)
 		}
-		s.m[p] = answer[V]{v, now.Add(r.keep)}
+		s.m[p] = answer[V]{v, err, now.Add(r.keep)}
 	}
-	return v, false, nil
+	return v, false, err
 }
 
 // drop forgets p, and what is being asked about it.

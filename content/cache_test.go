@@ -56,7 +56,25 @@ func TestRecentIsRecent(t *testing.T) {
 		if v, kept, _ := r.get(p, ask); v != 2 || kept {
 			t.Errorf("after a second: got %d, kept %v", v, kept)
 		}
-		// Failures are not kept.
+		// What is absent is an answer, forgotten as any other.
+		missing := errors.New("missing")
+		r.absent = missing
+		none := func() (int, error) { asked++; return 0, fmt.Errorf("here: %w", missing) }
+		away := place{name: "away"}
+		before := asked
+		for range 3 {
+			if _, _, err := r.get(away, none); !errors.Is(err, missing) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if asked != before+1 {
+			t.Errorf("asked %d times for what is absent", asked-before)
+		}
+		r.drop(away)
+		if v, kept, err := r.get(away, ask); kept || err != nil || v == 0 {
+			t.Errorf("after it came: %d, kept %v, error %v", v, kept, err)
+		}
+		// Other failures are not kept.
 		failed := errors.New("failed")
 		q := place{name: "other"}
 		if _, _, err := r.get(q, func() (int, error) { return 0, failed }); err != failed {

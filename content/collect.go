@@ -34,7 +34,8 @@ type Report struct {
 // that asks again whether what it removes is still unneeded, and what a run
 // leaves the next one finds.
 //
-// Manifests are never collected, tagged or not.
+// Manifests are never collected, tagged or not: Purge does that, for registries
+// whose policy it is.
 func (s *Store) Collect(ctx context.Context, o CollectOptions) (Report, error) {
 	if o.Grace == 0 {
 		o.Grace = s.o.Grace

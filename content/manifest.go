@@ -29,7 +29,10 @@ func (s *Store) PutManifest(ctx context.Context, k Key, mediaType string, body [
 		},
 		Body: body, Subject: p.Subject.Digest, Tags: tags,
 	}
-	defer s.forget(k, tags) // also after an error: it may have been committed
+	// Also after an error: it may have been committed. The digest too, since
+	// somebody may have been told that it is not there.
+	defer s.refs.drop(place{k, got.String()})
+	defer s.forget(k, tags)
 	if err := s.rows.PutManifest(ctx, k, m, p.Links, s.o.Grace/4); err != nil {
 		return Manifest{}, err
 	}

@@ -25,7 +25,8 @@ type Store struct {
 	held   *recent[BlobRow]
 }
 
-// DefaultRecent bounds how long a deletion by another node may go unseen.
+// DefaultRecent bounds how long a deletion by another node, or a push to it of
+// what somebody here has just asked for, may go unseen.
 const DefaultRecent = time.Second
 
 // Options are what New may be told; the zero value is the default.
@@ -57,13 +58,16 @@ func New(rows Metadata, bytes Blobs, o Options) *Store {
 	if o.Recent == 0 {
 		o.Recent = DefaultRecent
 	}
-	return &Store{
+	s := &Store{
 		rows: rows, bytes: bytes, o: o,
 		claims: claims{held: map[string]struct{}{}},
 		bodies: newBodies(o.CacheBytes),
 		refs:   newRecent[oci.Digest](o.Now, o.Recent),
 		held:   newRecent[BlobRow](o.Now, o.Recent),
 	}
+	// A cluster that waits for a tag asks for it again and again.
+	s.refs.absent = oci.ErrManifestUnknown
+	return s
 }
 
 var _ Service = (*Store)(nil)
@@ -151,6 +155,10 @@ type Metadata interface {
 	// Inventory's methods; those of manifests return the body too
 	// (ManifestInfo.WithBody) and leave what is read from it to the caller.
 	Inventory
+
+	// RemoveUntagged removes up to n manifests as Purge says, the one without
+	// a tag longest first, and returns them.
+	RemoveUntagged(ctx context.Context, registry string, since, before time.Time, n int) ([]Untagged, error)
 
 	// Size is how many bytes a registry's blobs and manifests have, each
 	// counted once.

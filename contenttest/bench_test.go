@@ -2,6 +2,7 @@ package contenttest_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -170,4 +171,20 @@ func BenchmarkDeleteManifest(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkMissingTag is a client that waits for a tag.
+func BenchmarkMissingTag(b *testing.B) {
+	s := newBench(b)
+	s.put(s.image()(0), "there")
+	missing, err := oci.ParseReference("missing")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.Manifest(b.Context(), s.k, missing); !errors.Is(err, oci.ErrManifestUnknown) {
+			b.Fatal(err)
+		}
+	}
 }

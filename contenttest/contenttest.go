@@ -61,6 +61,8 @@ func Run(t *testing.T, fresh func(t *testing.T) Fixture) {
 		{"ReferrersPageIsBounded", referrersPageIsBounded},
 		{"TwoNodes", twoNodes},
 		{"Locks", locks},
+		{"LockMatrix", lockMatrix},
+		{"Retention", retention},
 		{"Inventory", inventory},
 		{"DeleteRepository", deleteRepository},
 

@@ -70,7 +70,7 @@ func locks(w *world) {
 		{
 			"a manifest that may not be read", onManifest, content.NoRead,
 			[]act{{"read", read(oci.Reference{Digest: m.Digest})}, {"read by tag", read(byTag(w, "free"))}},
-			[]act{{"read another", read(byTag(w, "other"))}, {"read a blob", blob}},
+			[]act{{"read another", read(byTag(w, "other"))}, {"read a blob that another names too", blob}},
 		},
 		{
 			"a repository that may not be written", onRepository, content.NoWrite,

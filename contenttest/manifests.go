@@ -372,4 +372,14 @@ func twoNodes(w *world) {
 	w.noManifest(w.app, byTag(w, "latest"))
 	w.noManifest(w.app, oci.Reference{Digest: one.Digest})
 	w.unknown(w.app, blob)
+
+	// What was asked for in vain is there as soon as it is pushed.
+	two := image("two")
+	w.push(w.app, []byte("two"))
+	w.noManifest(w.app, byTag(w, "two"))
+	w.noManifest(w.app, oci.Reference{Digest: sum(two.body())})
+	w.put(w.app, two, "two")
+	w.points(w.app, "two", sum(two.body()))
+	_, err := w.s.Manifest(w.Context(), w.app, oci.Reference{Digest: sum(two.body())})
+	w.must(err)
 }

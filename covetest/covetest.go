@@ -70,6 +70,7 @@ type Run struct {
 	HTTP      string   `json:"listenHttp"`
 	DNS       []string `json:"dns"`
 	WireGuard string   `json:"wireguard"`
+	Proxy     []string `json:"proxy"`
 	Admin     string   `json:"admin"`
 }
 

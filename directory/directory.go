@@ -3,8 +3,7 @@
 //
 // A generated secret is 256 random bits, so it is stored as its SHA-256: there
 // is nothing to guess that a slow hash would protect, and a sign-in stays
-// cheap. Users and groups are kept and can hold roles; no way of signing in as
-// a user is here yet.
+// cheap. What people have chosen is guessed, and is kept as argon2id.
 package directory
 
 import (
@@ -34,16 +33,31 @@ type Principal struct {
 	Kind     string // ServicePrincipal, User, Group
 	AppID    string // the client id, a GUID; only a service principal has one
 	Name     string
+	UPN      string // a user's sign-in name, lower case
 	Disabled bool
+	// Managed is the id of the resource whose identity it is, "" for every
+	// other. What it signs in with is its machine's place in a network, or what
+	// another issuer says; it has no secret, and goes with its resource.
+	Managed string
 }
 
-// Credential is a secret as it is stored: enough to recognise it, not enough
-// to use it.
+// SignInName is what people know it by: a client id or a user's name.
+func (p Principal) SignInName() string {
+	if p.Kind == User {
+		return p.UPN
+	}
+	return p.AppID
+}
+
+// Credential is what somebody signs in with, as it is stored: enough to
+// recognise it, not enough to use it.
 type Credential struct {
-	KeyID string // a GUID; what is named when the secret is taken away
+	KeyID string // a GUID; what is named when it is taken away
+	Kind  CredentialKind
 	Name  string
-	Hint  string // the first characters, for people
-	Hash  [32]byte
+	Hint  string   // of a secret, the first characters, for people
+	Hash  [32]byte // SHA-256 of a secret's text, or of Data
+	Data  []byte   // of every kind but a secret
 	Start time.Time
 	End   time.Time
 }
@@ -79,13 +93,19 @@ type Store interface {
 	// application with its service principals; deleting what is absent is no
 	// error.
 	Delete(ctx context.Context, objectID string) error
-	// ByApp and ByObject fail with ErrUnknown.
+	// ByApp, ByUPN and ByObject fail with ErrUnknown.
 	ByApp(ctx context.Context, appID string) (Client, error)
+	ByUPN(ctx context.Context, upn string) (Client, error)
 	ByObject(ctx context.Context, objectID string) (Client, error)
 	SetDisabled(ctx context.Context, objectID string, disabled bool) error
 	// AddCredential fails with ErrUnknown or ErrCredentials.
 	AddCredential(ctx context.Context, objectID string, c Credential) error
 	RemoveCredential(ctx context.Context, objectID, keyID string) error
+	// ChangeCredentials replaces an object's credentials of a kind by what fn
+	// makes of them, in one transaction; fn may be called again. One with a new
+	// key id is another. It fails with ErrUnknown, ErrCredentials, or what fn
+	// returns.
+	ChangeCredentials(ctx context.Context, objectID string, kind CredentialKind, fn func([]Credential) ([]Credential, error)) error
 
 	// Add is Create for an object of any kind.
 	Add(ctx context.Context, o Object) error

@@ -21,7 +21,6 @@ const (
 // Object is anything in the directory, as Graph shows it.
 type Object struct {
 	Principal
-	UPN         string // a user's sign-in name, lower case
 	Created     time.Time
 	Properties  map[string]any // what callers have set and nothing here reads
 	Credentials []Credential   // its own; a service principal may use its application's too

@@ -46,7 +46,7 @@ func NewSecret(name string, now time.Time, life time.Duration) (Secret, Credenti
 	text := secretPrefix + keyID[:8] + "_" + base64.RawURLEncoding.EncodeToString(random[:])
 	text += checksum(text)
 	return Secret{text}, Credential{
-		KeyID: keyID, Name: name, Hint: text[:len(secretPrefix)+8],
+		KeyID: keyID, Kind: KindSecret, Name: name, Hint: text[:len(secretPrefix)+8],
 		Hash: sha256.Sum256([]byte(text)), Start: now, End: now.Add(life),
 	}
 }
@@ -70,7 +70,8 @@ func (c *Client) verify(secret string, now time.Time) (Credential, error) {
 	hash := sha256.Sum256([]byte(secret))
 	at := -1
 	for i := range c.Credentials {
-		if subtle.ConstantTimeCompare(hash[:], c.Credentials[i].Hash[:]) == 1 {
+		// A certificate's hash is one of a text that everybody knows.
+		if subtle.ConstantTimeCompare(hash[:], c.Credentials[i].Hash[:]) == 1 && c.Credentials[i].Kind == KindSecret {
 			at = i
 		}
 	}

@@ -33,7 +33,7 @@ type Directory struct {
 // SignIn is a principal that has proved itself with a secret.
 type SignIn struct {
 	Principal
-	KeyID string // of the credential
+	KeyID string // of the credential, as Standing takes it
 	End   time.Time
 }
 
@@ -89,18 +89,65 @@ func (d *Directory) SignIn(ctx context.Context, appID, secret string) (SignIn, e
 	if ok && now.Before(known.End) {
 		return known, nil
 	}
-	c, epoch, err := d.client(ctx, "app/"+strings.ToLower(appID), func() (Client, error) { return d.store.ByApp(ctx, strings.ToLower(appID)) })
+	in, epoch, err := d.verify(ctx, appID, func(c *Client) (Credential, error) { return c.verify(secret, now) })
+	if err == nil {
+		d.remember(mac, in, epoch)
+	}
+	return in, err
+}
+
+// Verify is the sign-in of a client by another proof than a secret: proof finds
+// among the client's credentials the one that it is made with, or fails with
+// ErrSecret. It is called for a client that does not exist, which has no
+// credentials, and may be called twice. Verify fails as SignIn does.
+func (d *Directory) Verify(ctx context.Context, appID string, proof func(*Client) (Credential, error)) (SignIn, error) {
+	now := d.now()
+	in, _, err := d.verify(ctx, appID, func(c *Client) (Credential, error) {
+		cred, err := proof(c)
+		switch {
+		case err != nil:
+			return Credential{}, err
+		case c.Disabled:
+			return Credential{}, ErrDisabled
+		case !cred.Live(now):
+			return cred, ErrExpired
+		}
+		return cred, nil
+	})
+	return in, err
+}
+
+// verify has prove look at a client. Nobody is refused for what was
+// remembered: it is read again then. And it is read for a wrong secret as it is
+// for an unknown client, since otherwise how long a refusal takes would tell a
+// stranger which clients there are.
+func (d *Directory) verify(ctx context.Context, appID string, prove func(*Client) (Credential, error)) (SignIn, uint64, error) {
+	key := "app/" + strings.ToLower(appID)
+	load := func() (Client, error) { return d.store.ByApp(ctx, strings.ToLower(appID)) }
+	d.mu.RLock()
+	remembered := d.clients[key] != nil
+	d.mu.RUnlock()
+	c, epoch, err := d.client(ctx, key, load)
 	if errors.Is(err, ErrUnknown) {
 		c, err = &Client{}, nil
 	}
 	if err != nil {
-		return SignIn{}, err
+		return SignIn{}, 0, err
 	}
-	cred, err := c.verify(secret, now)
-	if err != nil {
-		return SignIn{Principal: c.Principal, KeyID: cred.KeyID, End: cred.End}, err
+	cred, err := prove(c)
+	if err != nil && remembered {
+		fresh, loadErr := load()
+		if loadErr != nil && !errors.Is(loadErr, ErrUnknown) {
+			return SignIn{}, 0, loadErr
+		}
+		c = &fresh
+		cred, err = prove(c)
 	}
-	in := SignIn{Principal: c.Principal, KeyID: cred.KeyID, End: cred.End}
+	return SignIn{Principal: c.Principal, KeyID: cred.bought(), End: cred.End}, epoch, err
+}
+
+// remember keeps a sign-in that was verified with what was known in an epoch.
+func (d *Directory) remember(mac [32]byte, in SignIn, epoch uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.live && d.epoch == epoch {
@@ -109,7 +156,6 @@ func (d *Directory) SignIn(ctx context.Context, appID, secret string) (SignIn, e
 		}
 		d.verified[mac] = in
 	}
-	return in, nil
 }
 
 // Standing reports whether the principal still exists, is enabled and, where
@@ -131,7 +177,7 @@ func (d *Directory) Standing(ctx context.Context, objectID, keyID string) (Princ
 		return c.Principal, nil
 	}
 	for i := range c.Credentials {
-		if c.Credentials[i].KeyID == keyID {
+		if strings.HasPrefix(keyID, c.Credentials[i].KeyID) && c.Credentials[i].bought() == keyID {
 			if d.now().Before(c.Credentials[i].End) {
 				return c.Principal, nil
 			}

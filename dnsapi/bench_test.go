@@ -3,6 +3,7 @@ package dnsapi
 import (
 	"context"
 	"net"
+	"net/netip"
 	"runtime"
 	"testing"
 	"time"
@@ -76,7 +77,7 @@ func BenchmarkRespond(b *testing.B) {
 	q := query(b, "myreg.cr.cove.internal.", dns.TypeA, func(m *dns.Msg) { m.SetEdns0(1232, false) })
 	b.ReportAllocs()
 	for b.Loop() {
-		if v.respond(b.Context(), q, true) == nil {
+		if v.respond(b.Context(), q, netip.Addr{}, true) == nil {
 			b.Fatal("no answer")
 		}
 	}

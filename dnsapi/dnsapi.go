@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -41,6 +42,10 @@ const (
 type Config struct {
 	// Views returns what a network sees (arm.ID.Key; "" is everybody).
 	Views func(network string) *zone.View
+	// FrontEnd returns the address inside a network at which who asks from
+	// there reaches the registries' public side, or the zero Addr where it has
+	// a way of its own. Nil is that for everybody.
+	FrontEnd func(network string, from netip.Addr) netip.Addr
 	// Forward answers other names inside networks; nil fails them at once.
 	Forward *Forwarder
 	// Observe is told of every answer: the view ("public" or "network") and
@@ -49,14 +54,15 @@ type Config struct {
 	// Now is the clock of the rate limit; nil is time.Now.
 	Now func() time.Time
 	// PerSecond bounds the UDP answers to one stranger's prefix (IPv4 /24,
-	// IPv6 /56); 0 is DefaultPerSecond.
+	// IPv6 /56), who has a cookie of ours apart; 0 is DefaultPerSecond.
 	PerSecond int
 }
 
 // Server answers DNS.
 type Server struct {
 	Config
-	limit *limiter
+	limit   *limiter
+	cookies *cookies
 }
 
 // New returns a server for c.
@@ -70,7 +76,7 @@ func New(c Config) *Server {
 	if c.PerSecond <= 0 {
 		c.PerSecond = DefaultPerSecond
 	}
-	return &Server{Config: c, limit: newLimiter(c.PerSecond)}
+	return &Server{Config: c, limit: newLimiter(c.PerSecond), cookies: newCookies()}
 }
 
 // Serve answers the questions that arrive at pc and l, either of which may be

@@ -30,7 +30,7 @@ type known map[string]*zone.Registry
 
 func (k known) ByHost(_ context.Context, host string) (*zone.Registry, error) { return k[host], nil }
 
-var harbor = &zone.Registry{Private: true, Location: "westeurope"}
+var harbor = &zone.Registry{Private: true, Regions: []string{"westeurope"}}
 
 func public(t testing.TB) *zone.Public {
 	t.Helper()
@@ -43,7 +43,7 @@ func public(t testing.TB) *zone.Public {
 	}, known{
 		"myreg.cr.cove.internal":                 harbor,
 		"myreg.westeurope.data.cr.cove.internal": harbor,
-		"open.cr.cove.internal":                  {Location: "westeurope"},
+		"open.cr.cove.internal":                  {Regions: []string{"westeurope"}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -313,7 +313,7 @@ func TestMalformed(t *testing.T) {
 		"somebody else's name": {query(t, "example.com.", 1, nil), "REFUSED"},
 	} {
 		v := publicly(New(Config{Views: views(t)}))
-		out := v.respond(t.Context(), c.wire, true)
+		out := v.respond(t.Context(), c.wire, netip.Addr{}, true)
 		got := "dropped"
 		if out != nil {
 			m := new(dns.Msg)
@@ -365,7 +365,18 @@ func TestFloodFromOnePrefix(t *testing.T) {
 		if float64(out) > 2*float64(in) || slipped == 0 {
 			t.Errorf("%s: %d bytes became %d, %d truncated", name, in, out, slipped)
 		}
-		one := len(v.respond(t.Context(), wire, true))
+		// Nor at any rate below, but for the first answers of a second.
+		for _, rate := range []int{2 * DefaultPerSecond / 10, DefaultPerSecond} {
+			now = now.Add(time.Second)
+			out := 0
+			for range rate {
+				out += len(v.packet(t.Context(), wire, &net.UDPAddr{IP: net.IPv4(198, 51, 100, 1), Port: 53}))
+			}
+			if out > 2*rate*len(wire) {
+				t.Errorf("%s, %d times: %d bytes became %d", name, rate, rate*len(wire), out)
+			}
+		}
+		one := len(v.respond(t.Context(), wire, netip.Addr{}, true))
 		t.Logf("%s: one answer is %.2f times the question, a flood's %.2f", name, float64(one)/float64(len(wire)), float64(out)/float64(in))
 	}
 	other := &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 53}
@@ -536,10 +547,14 @@ func FuzzDNSQuery(f *testing.F) {
 	f.Add(query(f, "myreg.cr.cove.internal.", dns.TypeANY, func(m *dns.Msg) { m.SetEdns0(4096, true) }))
 	f.Add(query(f, "cr.cove.internal.", dns.TypeSOA, func(m *dns.Msg) { m.SetEdns0(512, false) }))
 	f.Add(query(f, `x\.privatelink.cr.cove.internal.`, dns.TypeAAAA, nil))
-	v := publicly(New(Config{Views: views(f)}))
+	d := awkward(f)
+	v := publicly(New(Config{Views: d.Of}))
+	inside := &served{Server: v.Server, network: vnet, label: "network", forwards: make(chan struct{}, 1)}
 	f.Fuzz(func(t *testing.T, wire []byte) {
+		same(t, v, wire, true)
+		same(t, inside, wire, true)
 		for _, udp := range []bool{true, false} {
-			out := v.respond(t.Context(), wire, udp)
+			out := v.respond(t.Context(), wire, netip.Addr{}, udp)
 			if out == nil {
 				continue
 			}

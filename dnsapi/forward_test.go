@@ -183,7 +183,7 @@ func TestOneOutstandingQuestion(t *testing.T) {
 		}
 		go func() {
 			m := new(dns.Msg)
-			if err := m.Unpack(v.respond(t.Context(), query(t, name, dns.TypeA, nil), true)); err == nil && len(m.Answer) == 1 && m.Answer[0].Header().Name != name {
+			if err := m.Unpack(v.respond(t.Context(), query(t, name, dns.TypeA, nil), netip.Addr{}, true)); err == nil && len(m.Answer) == 1 && m.Answer[0].Header().Name != name {
 				t.Errorf("asked for %s, told of %s", name, m.Answer[0].Header().Name)
 			}
 			answers <- m
@@ -215,7 +215,7 @@ func TestForwardsAreBounded(t *testing.T) {
 	s := New(Config{Views: views(t), Forward: NewForwarder([]netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")}, nil)})
 	v := &served{Server: s, network: vnet, label: "network", forwards: make(chan struct{})}
 	m := new(dns.Msg)
-	if err := m.Unpack(v.respond(t.Context(), query(t, "www.example.net.", 1, nil), true)); err != nil || m.Rcode != dns.RcodeServerFailure {
+	if err := m.Unpack(v.respond(t.Context(), query(t, "www.example.net.", 1, nil), netip.Addr{}, true)); err != nil || m.Rcode != dns.RcodeServerFailure {
 		t.Errorf("%v, %v", m, err)
 	}
 }
@@ -311,7 +311,7 @@ func TestLongAnswers(t *testing.T) {
 			if c.edns > 0 {
 				m.SetEdns0(c.edns, false)
 			}
-		}), c.udp)
+		}), netip.Addr{}, c.udp)
 		m := new(dns.Msg)
 		if err := m.Unpack(out); err != nil || len(out) > c.max || m.Truncated != c.cut || len(m.Answer) == 0 {
 			t.Errorf("%+v: %d bytes, truncated %t, %v", c, len(out), m.Truncated, err)

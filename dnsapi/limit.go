@@ -10,7 +10,8 @@ import (
 
 // DefaultPerSecond is what a prefix may get over UDP in a second. An office
 // behind one address asks for a few names a second; whoever forges a victim's
-// address to aim answers at it gets no more than this through, some 30 kB.
+// address to aim answers at it gets no more than this through, some 10 kB, and
+// a tenth of it in answers of more than twice what they cost.
 const DefaultPerSecond = 200
 
 // verdict is what a limiter says to one packet.
@@ -18,6 +19,10 @@ type verdict uint8
 
 const (
 	pass verdict = iota
+	// lean answers, but with more than twice the question only to who shows a
+	// cookie; others get what slip gives. So the whole of a flood is never
+	// worth twice what it cost.
+	lean
 	// slip answers with the question and the truncation bit: no longer than
 	// what came, and a real asker comes back over TCP, which proves its
 	// address.
@@ -41,6 +46,9 @@ func newLimiter(perSecond int) *limiter {
 // take counts one answer to from.
 func (l *limiter) take(from netip.Addr, now time.Time) verdict {
 	from = from.Unmap()
+	if from.IsLoopback() {
+		return pass // nobody else's address, and a resolver on this machine asks for many
+	}
 	bits := 24
 	if from.Is6() {
 		bits = 56
@@ -65,8 +73,10 @@ func (l *limiter) take(from netip.Addr, now time.Time) verdict {
 			continue
 		}
 		switch {
-		case n <= uint64(l.rate):
+		case n <= uint64(l.rate+9)/10:
 			return pass
+		case n <= uint64(l.rate):
+			return lean
 		case n%2 == 0: // every other one, so that a real asker gets through
 			return slip
 		}

@@ -1,8 +1,10 @@
 package dnsapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
+	"net/netip"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -14,12 +16,20 @@ const headerLen = 12
 
 // respond returns the answer to one message, or nil where there is none to be
 // given. An answer over UDP is at most maxUDP long.
-func (v *served) respond(ctx context.Context, wire []byte, udp bool) []byte {
+func (v *served) respond(ctx context.Context, wire []byte, from netip.Addr, udp bool) []byte {
+	if out := v.respondPlain(ctx, wire, from, udp); out != nil {
+		return out
+	}
+	return v.respondAny(ctx, wire, from, udp)
+}
+
+// respondAny is respond by the library, which knows every form of a question.
+func (v *served) respondAny(ctx context.Context, wire []byte, from netip.Addr, udp bool) []byte {
 	q, reply := v.read(wire)
 	if q == nil {
 		return reply
 	}
-	m := v.answer(ctx, q)
+	m := v.answer(ctx, q, from)
 	size := dns.MaxMsgSize
 	if udp {
 		size = dns.MinMsgSize
@@ -113,10 +123,18 @@ func questionEnd(wire []byte) int {
 }
 
 // answer is the whole answer to a question, before it is cut to size.
-func (v *served) answer(ctx context.Context, q *dns.Msg) *dns.Msg {
+func (v *served) answer(ctx context.Context, q *dns.Msg, from netip.Addr) *dns.Msg {
 	m := new(dns.Msg)
 	m.SetReply(q)
 	m.RecursionAvailable = !v.public()
+	var cookie []byte
+	if v.public() {
+		var ok bool
+		if cookie, ok = cookieOf(q); !ok {
+			m.Rcode = dns.RcodeFormatError
+			return m
+		}
+	}
 	if o := q.IsEdns0(); o != nil {
 		m.SetEdns0(maxUDP, o.Do())
 		if o.Version() != 0 {
@@ -137,18 +155,13 @@ func (v *served) answer(ctx context.Context, q *dns.Msg) *dns.Msg {
 	}
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
-	a := v.Views(v.network).Answer(ctx, ask.Name, ask.Qtype)
-	m.Rcode = int(a.Rcode)
+	view := v.view(from)
+	a := view.Answer(ctx, ask.Name, ask.Qtype)
 	m.Authoritative = a.Authoritative
-	for _, r := range a.Records {
-		m.Answer = append(m.Answer, rr(r))
-	}
-	if a.SOA != nil {
-		m.Ns = append(m.Ns, rr(*a.SOA))
-	}
+	add(m, a)
 	switch {
 	case a.Forward != "":
-		v.elsewhere(ctx, q, m, a.Forward)
+		v.elsewhere(ctx, view, q, m, a.Forward)
 	case ask.Qtype == dns.TypeANY && m.Rcode == dns.RcodeSuccess && len(m.Answer) == 0:
 		// RFC 8482, 4.2: a small answer to a question that is asked to make
 		// large ones.
@@ -157,14 +170,40 @@ func (v *served) answer(ctx context.Context, q *dns.Msg) *dns.Msg {
 			Cpu: "RFC8482",
 		})
 	}
+	if m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError {
+		v.give(m, cookie, from) // a refusal stays no longer than its question
+	}
 	return m
 }
 
+// view is what an asker sees.
+func (v *served) view(from netip.Addr) *zone.View {
+	view := v.Views(v.network)
+	if v.FrontEnd != nil && !v.public() {
+		if front := v.FrontEnd(v.network, from); front.IsValid() {
+			view = view.Through(front)
+		}
+	}
+	return view
+}
+
+// add puts what a view says behind what m holds.
+func add(m *dns.Msg, a zone.Answer) {
+	m.Rcode = int(a.Rcode)
+	for _, r := range a.Records {
+		m.Answer = append(m.Answer, rr(r))
+	}
+	if a.SOA != nil {
+		m.Ns = append(m.Ns, rr(*a.SOA))
+	}
+}
+
 // elsewhere completes m with what another resolver says about name, which is
-// the name asked for or the end of the chain that m holds. The public view
-// asks nobody: it would be a resolver for the whole world, and a way to aim
-// its answers at others.
-func (v *served) elsewhere(ctx context.Context, q, m *dns.Msg, name string) {
+// the name asked for or the end of the chain that m holds. Where that leads to
+// a name of the view, the view has the last word. The public view asks nobody:
+// it would be a resolver for the whole world, and a way to aim its answers at
+// others.
+func (v *served) elsewhere(ctx context.Context, view *zone.View, q, m *dns.Msg, name string) {
 	ask := q.Question[0]
 	switch {
 	case v.public():
@@ -195,21 +234,30 @@ func (v *served) elsewhere(ctx context.Context, q, m *dns.Msg, name string) {
 		m.Rcode = dns.RcodeServerFailure
 		return
 	}
-	m.Rcode = got.Rcode
-	m.AuthenticatedData = got.AuthenticatedData && len(m.Answer) == 0
-	m.CheckingDisabled = q.CheckingDisabled
 	spelled := query.Name
 	if len(m.Answer) == 0 {
 		spelled = ask.Name
 	}
-	for _, r := range got.Answer {
-		r = dns.Copy(r) // got may be another asker's too
-		if strings.EqualFold(r.Header().Name, spelled) {
-			r.Header().Name = spelled
-		}
-		m.Answer = append(m.Answer, r)
+	chain, end, err := follow(got, spelled, ask.Qtype, view.Has)
+	if err != nil {
+		m.Rcode = dns.RcodeServerFailure
+		return
 	}
-	m.Ns = append(m.Ns, got.Ns...)
+	m.AuthenticatedData = got.AuthenticatedData && len(m.Answer) == 0 && end == ""
+	m.CheckingDisabled = q.CheckingDisabled
+	m.Answer = append(m.Answer, chain...)
+	if end == "" {
+		m.Rcode = got.Rcode
+		m.Ns = append(m.Ns, absence(got, view.Has)...)
+		return
+	}
+	a := view.Answer(ctx, end, ask.Qtype)
+	if a.Forward != "" {
+		// Out, in and out again: somebody sends us in circles.
+		m.Rcode, m.Answer = dns.RcodeServerFailure, nil
+		return
+	}
+	add(m, a)
 }
 
 // rr is a record as the library writes it.
@@ -224,11 +272,28 @@ func rr(r zone.Record) dns.RR {
 		return &dns.CNAME{Hdr: h, Target: dns.Fqdn(r.Target)}
 	case zone.TypeNS:
 		return &dns.NS{Hdr: h, Ns: dns.Fqdn(r.Target)}
+	case zone.TypePTR:
+		return &dns.PTR{Hdr: h, Ptr: dns.Fqdn(r.Target)}
+	case zone.TypeMX:
+		return &dns.MX{Hdr: h, Preference: r.Preference, Mx: dns.Fqdn(r.Target)}
+	case zone.TypeSRV:
+		return &dns.SRV{Hdr: h, Priority: r.Priority, Weight: r.Weight, Port: r.Port, Target: dns.Fqdn(r.Target)}
+	case zone.TypeTXT:
+		t := &dns.TXT{Hdr: h}
+		for _, s := range r.Text {
+			t.Txt = append(t.Txt, strings.ReplaceAll(s, `\`, `\\`)) // the library reads escapes
+		}
+		return t
 	}
-	// The mailbox is the server's own name: a name already written costs two
-	// bytes, and an answer to a stranger should be short.
+	soa := r.SOA
+	if soa == nil {
+		soa = &zone.StandardSOA
+	}
+	// The mailbox is the server's own name where nobody has set it: a name
+	// already written costs two bytes, and an answer to a stranger should be
+	// short.
 	return &dns.SOA{
-		Hdr: h, Ns: dns.Fqdn(r.Target), Mbox: dns.Fqdn(r.Target),
-		Serial: zone.SOASerial, Refresh: zone.SOARefresh, Retry: zone.SOARetry, Expire: zone.SOAExpire, Minttl: zone.SOAMinimum,
+		Hdr: h, Ns: dns.Fqdn(r.Target), Mbox: dns.Fqdn(cmp.Or(soa.Mailbox, r.Target)),
+		Serial: soa.Serial, Refresh: soa.Refresh, Retry: soa.Retry, Expire: soa.Expire, Minttl: soa.Minimum,
 	}
 }

@@ -77,7 +77,7 @@ func (v *served) stream(ctx context.Context, c net.Conn, open *conns) {
 			return
 		}
 		open.touch(c, v.Now())
-		out := v.respond(ctx, buf[:n], false)
+		out := v.respond(ctx, buf[:n], addrOf(c.RemoteAddr()).Unmap(), false)
 		if out == nil {
 			return
 		}

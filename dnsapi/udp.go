@@ -54,17 +54,27 @@ func (v *served) packets(ctx context.Context, pc net.PacketConn) error {
 }
 
 func (v *served) packet(ctx context.Context, wire []byte, from net.Addr) []byte {
-	if v.public() {
-		switch v.limit.take(addrOf(from), v.Now()) {
-		case slip:
-			v.Observe(v.label, "LIMITED")
-			return truncated(wire)
-		case drop:
-			v.Observe(v.label, "LIMITED")
-			return nil
-		}
+	if !v.public() {
+		return v.respond(ctx, wire, addrOf(from).Unmap(), true)
 	}
-	return v.respond(ctx, wire, true)
+	verdict := v.limit.take(addrOf(from), v.Now())
+	if verdict != pass && v.proven(wire, addrOf(from)) {
+		verdict = pass
+	}
+	switch verdict {
+	case slip:
+		v.Observe(v.label, "LIMITED")
+		return truncated(wire)
+	case drop:
+		v.Observe(v.label, "LIMITED")
+		return nil
+	}
+	out := v.respond(ctx, wire, addrOf(from).Unmap(), true)
+	if verdict == lean && len(out) > 2*len(wire) {
+		v.Observe(v.label, "LIMITED")
+		return truncated(wire)
+	}
+	return out
 }
 
 // addrOf is the address of a socket's other end, or the zero address.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -329,7 +330,26 @@ func TestUsersAndGroups(t *testing.T) {
 		}
 		kept, err := s.dir.Object(t.Context(), alice.str("id"))
 		if err != nil || strings.Contains(fmt.Sprint(kept), "horse") {
-			t.Error("the password of somebody who cannot sign in is kept", err)
+			t.Error("a password is kept as it is", err)
+		}
+		signIn := func(password string) error {
+			_, err := s.dir.SignInUser(t.Context(), "ALICE@cove.internal", password)
+			return err
+		}
+		if err := signIn("correct horse"); err != nil {
+			t.Error(err)
+		}
+		s.do(204, "PATCH", "/users/alice@cove.internal", `{"passwordProfile":{"password":"battery staple"}}`)
+		s.do(400, "PATCH", "/users/alice@cove.internal", `{"displayName":"Alicia","passwordProfile":{"password":"short"}}`)
+		s.do(400, "PATCH", "/users/alice@cove.internal", `{"passwordProfile":{"password":"battery staple","forceChangePasswordNextSignIn":true}}`)
+		if err := signIn("correct horse"); !errors.Is(err, directory.ErrSecret) {
+			t.Error("the old password:", err)
+		}
+		if err := signIn("battery staple"); err != nil {
+			t.Error(err)
+		}
+		if a := s.do(200, "GET", "/users/alice@cove.internal", ""); a.str("displayName") != "Alice" || strings.Contains(a.text, "argon2") || strings.Contains(a.text, "password") {
+			t.Error("half of a change, or a password is shown:", a.text)
 		}
 		if a := s.do(200, "GET", "/users/alice@cove.internal", ""); a.str("id") != alice.str("id") {
 			t.Error(a.text)
@@ -337,7 +357,7 @@ func TestUsersAndGroups(t *testing.T) {
 		if a := s.do(200, "GET", "/users"+filter("userPrincipalName eq 'ALICE@cove.internal'"), ""); a.names() != "Alice" {
 			t.Error(a.text)
 		}
-		s.do(409, "POST", "/users", `{"accountEnabled":true,"displayName":"A","mailNickname":"a","userPrincipalName":"alice@cove.internal","passwordProfile":{"password":"x"}}`)
+		s.do(409, "POST", "/users", `{"accountEnabled":true,"displayName":"A","mailNickname":"a","userPrincipalName":"alice@cove.internal","passwordProfile":{"password":"xyxyxyxy"}}`)
 
 		group := func(name string) string {
 			return s.do(201, "POST", "/groups", `{"displayName":"`+name+`","mailEnabled":false,"mailNickname":"`+name+`","securityEnabled":true}`).str("id")
@@ -426,7 +446,7 @@ func TestBadRequests(t *testing.T) {
 		{400, "POST", "/applications", `{"displayName":""}`, "Request_BadRequest", "1 to 256"},
 		{400, "POST", "/applications", `[]`, "Request_BadRequest", "JSON object"},
 		{400, "POST", "/applications", `{"displayName":"x"} {}`, "Request_BadRequest", "goes on"},
-		{400, "POST", "/applications", `{"displayName":"x","keyCredentials":[{"key":"MII"}]}`, "Request_BadRequest", "not with certificates"},
+		{400, "POST", "/applications", `{"displayName":"x","keyCredentials":[{"key":"MII"}]}`, "Request_BadRequest", "must be a certificate"},
 		{400, "POST", "/applications", `{"displayName":"x","passwordCredentials":[{}]}`, "Request_BadRequest", "addPassword"},
 		{400, "POST", "/applications", `{"displayName":"x","owners@odata.bind":["y"]}`, "Request_BadRequest", "owners@odata.bind"},
 		{413, "POST", "/applications", `{"displayName":"` + strings.Repeat("x", 300<<10) + `"}`, "Request_BadRequest", "larger"},

@@ -46,6 +46,13 @@ var kinds = []kind{
 			fill(out, map[string]any{"tags": []any{}, "alternativeNames": []any{}, "appRoles": []any{}, "oauth2PermissionScopes": []any{}})
 			out["appId"], out["appDisplayName"], out["appOwnerOrganizationId"] = o.AppID, o.Name, o.Tenant
 			out["servicePrincipalNames"], out["servicePrincipalType"] = []string{o.AppID}, "Application"
+			if o.Managed != "" {
+				explicit := "isExplicit=False"
+				if strings.Contains(strings.ToLower(o.Managed), "/userassignedidentities/") {
+					explicit = "isExplicit=True"
+				}
+				out["servicePrincipalType"], out["alternativeNames"] = "ManagedIdentity", []string{explicit, o.Managed}
+			}
 			out["accountEnabled"] = !o.Disabled
 		},
 		take: func(o *directory.Object, body map[string]any, bad problem) {
@@ -74,9 +81,16 @@ var kinds = []kind{
 				o.UPN = strings.ToLower(upn)
 				delete(body, "userPrincipalName")
 			}
-			// No user signs in with a password yet, and one that opens nothing
-			// is better not kept.
-			delete(body, "passwordProfile")
+			if profile, ok := body["passwordProfile"]; ok {
+				p, _ := profile.(map[string]any)
+				if text, _ := p["password"].(string); text == "" {
+					bad("passwordProfile", "must have a password")
+				}
+				if on, _ := p["forceChangePasswordNextSignIn"].(bool); on {
+					bad("passwordProfile", "forceChangePasswordNextSignIn is not supported: set another password when the time has come")
+				}
+			}
+			delete(body, "passwordProfile") // the password is kept elsewhere, as its hash
 		},
 	},
 	{
@@ -149,11 +163,16 @@ func shown(o *directory.Object) map[string]any {
 	out["id"], out["displayName"] = o.ObjectID, o.Name
 	out["createdDateTime"], out["deletedDateTime"] = stamp(o.Created), nil
 	if k.secrets {
-		list := []any{}
+		secrets, keys := []any{}, []any{}
 		for _, c := range o.Credentials {
-			list = append(list, password(c))
+			switch c.Kind {
+			case directory.KindSecret:
+				secrets = append(secrets, password(c))
+			case directory.KindCertificate:
+				keys = append(keys, certificate(c))
+			}
 		}
-		out["passwordCredentials"], out["keyCredentials"] = list, []any{}
+		out["passwordCredentials"], out["keyCredentials"] = secrets, keys
 	}
 	return out
 }
@@ -196,15 +215,11 @@ func (k *kind) accept(o *directory.Object, body map[string]any, create bool) err
 		o.Name = text
 		delete(body, "displayName")
 	}
-	for name, why := range map[string]string{
-		"passwordCredentials": "secrets are made by addPassword and ended by removePassword",
-		"keyCredentials":      "this version signs in with secrets, not with certificates",
-	} {
-		if list, _ := body[name].([]any); len(list) > 0 && k.secrets {
-			bad(name, "%s", why)
-		}
-		delete(body, name)
+	if list, _ := body["passwordCredentials"].([]any); len(list) > 0 && k.secrets {
+		bad("passwordCredentials", "secrets are made by addPassword and ended by removePassword")
 	}
+	delete(body, "passwordCredentials")
+	delete(body, "keyCredentials") // see certificates
 	if o.Properties == nil {
 		o.Properties = map[string]any{}
 	}

@@ -146,6 +146,21 @@ func (k *kind) create(s *Server, ctx context.Context, c *call) (reply, error) {
 		if err := s.ofApplication(ctx, c, &o); err != nil {
 			return reply{}, err
 		}
+	case directory.User:
+		cred, err := directory.NewPassword(ctx, newPassword(c.body), s.Now())
+		if err != nil {
+			return reply{}, err
+		}
+		o.Credentials = append(o.Credentials, cred)
+	}
+	if k.secrets {
+		change, _, err := certificates(c.body, s.Now())
+		if err != nil {
+			return reply{}, err
+		}
+		if o.Credentials, err = change(nil); err != nil {
+			return reply{}, err
+		}
 	}
 	if err := s.Directory.Add(ctx, o); err != nil {
 		return reply{}, s.taken(err, &o)
@@ -182,9 +197,31 @@ func (k *kind) patch(s *Server, ctx context.Context, c *call) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	if _, enabled := c.body["accountEnabled"]; o.Managed != "" && (!enabled || len(c.body) != 1) {
+		return reply{}, directory.ErrManaged
+	}
+	change, keyed, err := certificates(c.body, s.Now())
+	if err != nil {
+		return reply{}, err
+	}
+	if text := newPassword(c.body); text != "" {
+		if err := directory.CheckPassword(text); err != nil {
+			return reply{}, err
+		}
+	}
 	changed, err := s.Directory.Change(ctx, o.ObjectID, func(o *directory.Object) error { return k.accept(o, c.body, false) })
 	if err != nil {
 		return reply{}, s.taken(err, &o)
+	}
+	if keyed && k.secrets {
+		if err := s.Directory.ChangeCertificates(ctx, o.ObjectID, change); err != nil {
+			return reply{}, err
+		}
+	}
+	if text := newPassword(c.body); text != "" && k.name == directory.User {
+		if err := s.Directory.SetPassword(ctx, o.ObjectID, text); err != nil {
+			return reply{}, err
+		}
 	}
 	if k.name == directory.Application && changed.Name != o.Name {
 		if err := s.rename(ctx, &changed); err != nil {
@@ -217,6 +254,9 @@ func (k *kind) delete(s *Server, ctx context.Context, c *call) (reply, error) {
 	if o.ObjectID == c.caller.ObjectID || o.AppID != "" && o.AppID == c.caller.Name {
 		return reply{}, errRequest.Detail("An identity cannot delete itself: sign in as another that may.")
 	}
+	if o.Managed != "" {
+		return reply{}, directory.ErrManaged
+	}
 	if err := s.Directory.Remove(ctx, o.ObjectID); err != nil {
 		return reply{}, err
 	}
@@ -234,6 +274,9 @@ func (k *kind) addPassword(s *Server, ctx context.Context, c *call) (reply, erro
 	o, err := s.object(ctx, c, k, c.params[0])
 	if err != nil {
 		return reply{}, err
+	}
+	if o.Managed != "" {
+		return reply{}, directory.ErrManaged
 	}
 	want, _ := c.body["passwordCredential"].(map[string]any)
 	name, _ := want["displayName"].(string)

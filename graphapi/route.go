@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/http"
 	"strings"
+
+	"cove.example/cove/directory"
 )
 
 // operation is one row of the routes. Rows are made by reads and changes only,
@@ -45,6 +47,15 @@ var routes = func() []operation {
 			changes(http.MethodPatch, k.set+"/*", k.patch),
 			changes(http.MethodDelete, k.set+"/*", k.delete),
 		)
+		if k.name == directory.Application {
+			all = append(all,
+				reads(http.MethodGet, k.set+"/*/federatedIdentityCredentials", k.federations),
+				changes(http.MethodPost, k.set+"/*/federatedIdentityCredentials", k.federate),
+				reads(http.MethodGet, k.set+"/*/federatedIdentityCredentials/*", k.federation),
+				changes(http.MethodPatch, k.set+"/*/federatedIdentityCredentials/*", k.refederate),
+				changes(http.MethodDelete, k.set+"/*/federatedIdentityCredentials/*", k.unfederate),
+			)
+		}
 		if k.secrets {
 			all = append(all,
 				changes(http.MethodPost, k.set+"/*/addPassword", k.addPassword),

@@ -16,22 +16,39 @@ type Kind uint8
 // The doors.
 const (
 	Public  Kind = iota // the listener that faces everybody
-	Overlay             // an address inside a virtual network
+	Overlay             // an address inside a virtual network that is a tunnel's
+	Host                // an address of this machine that is one of a virtual network's
+	Proxy               // a cloud's private link, which a balancer in front of us tells
 )
 
 func (k Kind) String() string {
-	if k == Overlay {
+	switch k {
+	case Overlay:
 		return "virtual network"
+	case Host:
+		return "host address"
+	case Proxy:
+		return "private link"
 	}
 	return "public"
 }
+
+// Inside reports whether a connection by this door called an address that a
+// virtual network has.
+func (k Kind) Inside() bool { return k == Overlay || k == Host }
 
 // Origin is where a connection came from and which way it took.
 type Origin struct {
 	Kind    Kind
 	Remote  netip.AddrPort // the caller as the socket names it, unmapped
 	Local   netip.AddrPort // the address of ours that was called
-	Network string         // ARM id (arm.ID.Key form) of the virtual network; "" by the public door
+	Network string         // ARM id (arm.ID.Key form) of the virtual network; "" by the public door and by a private link
+
+	// Of a private link: its id as the balancer gave it, "azure:0x0000002a" or
+	// "aws:vpce-0a1b2c", "" where it gave none; and the balancer, on whose word
+	// alone Link, Remote and Local rest.
+	Link     string
+	Balancer netip.Addr
 }
 
 // Listener is a net.Listener whose connections know their Origin.

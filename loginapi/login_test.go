@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -19,7 +21,10 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
 
+	"cove.example/cove/access"
+	"cove.example/cove/device"
 	"cove.example/cove/directory"
+	"cove.example/cove/link"
 	"cove.example/cove/loginapi"
 	"cove.example/cove/seal"
 	"cove.example/cove/store"
@@ -45,7 +50,7 @@ type site struct {
 	now    time.Time
 }
 
-func open(t *testing.T) *site {
+func open(t testing.TB) *site {
 	t.Helper()
 	db := storetest.Open(t, storetest.SQLite(t))
 	s := &site{TB: t, ident: store.NewIdentity(db), now: time.Now().Truncate(time.Second)}
@@ -62,9 +67,15 @@ func open(t *testing.T) *site {
 	config := loginapi.Config{Hosts: []string{name, alias}, Audiences: []string{management, acr}}
 	s.api = &loginapi.Server{
 		Config: config, Tokens: token.New(keys, config.Issuer), Directory: directory.New(s.ident, now), Now: now,
+		Guesses: access.NewThrottle(), Devices: &device.Desk{Store: store.NewDevices(db), Now: now},
 		Log: slog.New(slog.NewTextHandler(&s.log, nil)),
 	}
 	s.Server = httptest.NewUnstartedServer(s.api)
+	s.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		from, err := netip.ParseAddrPort(c.RemoteAddr().String())
+		s.must(err)
+		return link.With(ctx, link.Origin{Remote: from})
+	}
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	s.client = s.Client()
@@ -198,9 +209,9 @@ func TestTokenRefusals(t *testing.T) {
 		{"an unknown client", s.post("/adfs/oauth2/token", client(directory.NewID(), good, "scope", scope)...), 401, "invalid_client", "AADSTS7000215: Invalid client id or client secret provided."},
 		{"a client of another tenant", s.post("/adfs/oauth2/token", client(foreign.AppID, secret.Reveal(), "scope", scope)...), 401, "invalid_client", "AADSTS7000215: Invalid client id or client secret provided."},
 		{"no secret", s.post("/adfs/oauth2/token", "grant_type", "client_credentials", "client_id", s.admin.ClientID, "scope", scope), 401, "invalid_client", "AADSTS7000218"},
-		{"an assertion", s.post("/adfs/oauth2/token", client(s.admin.ClientID, "", "scope", scope, "client_assertion", "x")...), 401, "invalid_client", "AADSTS700027"},
+		{"an assertion of no type", s.post("/adfs/oauth2/token", client(s.admin.ClientID, "", "scope", scope, "client_assertion", "x")...), 400, "invalid_request", "AADSTS900144"},
 		{"no client", s.post("/adfs/oauth2/token", client("", good, "scope", scope)...), 400, "invalid_request", "AADSTS900144"},
-		{"another grant", s.post("/adfs/oauth2/token", "grant_type", "password", "username", "u", "password", good), 400, "unsupported_grant_type", "AADSTS70003"},
+		{"another grant", s.post("/adfs/oauth2/token", "grant_type", "implicit", "username", "u", "password", good), 400, "unsupported_grant_type", "AADSTS70003"},
 		{"an unknown resource", s.post("/adfs/oauth2/token", s.az("scope", "https://vault.cove.internal/.default")...), 400, "invalid_resource", "AADSTS500011"},
 		{"a scope that is none", s.post("/adfs/oauth2/token", s.az("scope", management)...), 400, "invalid_scope", "AADSTS70011"},
 		{"two resources", s.post("/adfs/oauth2/token", s.az("scope", management+"/.default "+acr+"/.default")...), 400, "invalid_scope", "AADSTS70011"},

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"time"
 
+	"cove.example/cove/access"
+	"cove.example/cove/device"
 	"cove.example/cove/directory"
 	"cove.example/cove/token"
 )
@@ -41,6 +43,10 @@ type Server struct {
 	Config    Config
 	Tokens    *token.Tokens
 	Directory *directory.Directory
+	Issuers   Issuers          // of federated credentials; nil: none is taken
+	Sealer    Sealer           // of people's refresh tokens; nil: no people sign in
+	Devices   *device.Desk     // of sign-ins by a code; nil: there are none
+	Guesses   *access.Throttle // of passwords; nil: as many as anybody likes
 	Now       func() time.Time // nil is time.Now
 	Log       *slog.Logger     // causes of internal failures; nil is slog.Default
 }
@@ -53,6 +59,7 @@ type call struct {
 	tenant string
 	adfs   bool   // the path began with /adfs, not with the tenant
 	id     string // correlation id
+	page   *page  // what a person in a browser sees; nil for programs
 }
 
 // handler returns what to answer, or a failure.
@@ -74,6 +81,8 @@ var routes = []route{
 	{http.MethodGet, "/discovery/v2.0/keys", false, true, (*Server).keys},
 	{http.MethodPost, "/oauth2/token", true, true, (*Server).token},
 	{http.MethodPost, "/oauth2/v2.0/token", false, true, (*Server).token},
+	{http.MethodPost, "/oauth2/devicecode", true, true, (*Server).beginDevice},
+	{http.MethodPost, "/oauth2/v2.0/devicecode", false, true, (*Server).beginDevice},
 }
 
 // ServeHTTP answers one request.
@@ -88,6 +97,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	value, err := s.serve(c)
 	if err != nil {
 		s.fail(w, c, err)
+		return
+	}
+	if c.page != nil {
+		c.page.send(w, http.StatusOK)
 		return
 	}
 	send(w, http.StatusOK, value)
@@ -109,6 +122,9 @@ func (s *Server) serve(c *call) (any, error) {
 			return nil, errRoute
 		}
 		return s.instance(c)
+	}
+	if strings.EqualFold(path, devicePath) && s.people() {
+		return nil, s.devicePage(c)
 	}
 	first, rest, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if !ok || !strings.HasPrefix(path, "/") {
@@ -171,7 +187,7 @@ func (s *Server) discovery(c *call) (any, error) {
 	if c.adfs {
 		keys, tokens = at+"adfs/discovery/keys", at+"adfs/oauth2/token"
 	}
-	return map[string]any{
+	doc := map[string]any{
 		"issuer":         s.Tokens.Issuer(c.tenant),
 		"token_endpoint": tokens,
 		// MSAL refuses a document without it. No grant of this version uses
@@ -179,11 +195,16 @@ func (s *Server) discovery(c *call) (any, error) {
 		"authorization_endpoint":                strings.TrimSuffix(tokens, "token") + "authorize",
 		"jwks_uri":                              keys,
 		"response_types_supported":              []string{"token"},
-		"grant_types_supported":                 []string{"client_credentials"},
+		"grant_types_supported":                 []string{"client_credentials", "password", "refresh_token"},
 		"subject_types_supported":               []string{"pairwise"},
 		"id_token_signing_alg_values_supported": []string{"RS256"},
-		"token_endpoint_auth_methods_supported": []string{"client_secret_post", "client_secret_basic"},
-	}, nil
+		"token_endpoint_auth_methods_supported": []string{"client_secret_post", "client_secret_basic", "private_key_jwt"},
+	}
+	if s.people() {
+		doc["device_authorization_endpoint"] = strings.TrimSuffix(tokens, "token") + "devicecode"
+		doc["grant_types_supported"] = []string{"client_credentials", "password", "refresh_token", deviceGrant}
+	}
+	return doc, nil
 }
 
 func (s *Server) keys(*call) (any, error) { return s.Tokens.Keys().JWKS(), nil }
@@ -202,6 +223,13 @@ func (s *Server) instance(c *call) (any, error) {
 		"api-version":               "1.1",
 		"metadata":                  []any{},
 	}, nil
+}
+
+func (s *Server) log() *slog.Logger {
+	if s.Log == nil {
+		return slog.Default()
+	}
+	return s.Log
 }
 
 func (s *Server) now() time.Time {

@@ -4,10 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
+	"math"
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,30 +21,31 @@ const maxForm = 64 << 10
 
 // grant is a token request, read.
 type grant struct {
-	clientID string
-	secret   directory.Secret
-	audience string
+	clientID  string
+	secret    directory.Secret
+	assertion directory.Secret // in place of the secret
+	audience  string
 }
 
-// token is the client_credentials grant (RFC 6749 §4.4) with a secret.
-func (s *Server) token(c *call) (any, error) {
-	g, err := s.readGrant(c)
+// credentials is the client_credentials grant (RFC 6749 §4.4).
+func (s *Server) credentials(c *call, form url.Values) (any, error) {
+	g, err := s.readGrant(c, form)
 	if err != nil {
 		return nil, err
 	}
-	in, err := s.Directory.SignIn(c.ctx, g.clientID, g.secret.Reveal())
-	switch {
-	case errors.Is(err, directory.ErrSecret), errors.Is(err, directory.ErrDisabled), errors.Is(err, directory.ErrUnknown):
-		return nil, errClient
-	case errors.Is(err, directory.ErrExpired):
-		return nil, errSecretExpired
-	case err != nil:
+	acr := "1"
+	var in directory.SignIn
+	if text := g.assertion.Reveal(); text != "" {
+		acr = "2"
+		in, err = s.assert(c, g.clientID, text)
+	} else {
+		in, err = s.signIn(c, g)
+	}
+	if err != nil {
 		return nil, err
-	case in.Tenant != c.tenant:
-		return nil, errClient
 	}
 	text, claims, err := s.Tokens.MintPrincipal(token.PrincipalClaims{
-		Audience: g.audience, ObjectID: in.ObjectID, Tenant: in.Tenant, AppID: in.AppID, Credential: in.KeyID,
+		Audience: g.audience, ObjectID: in.ObjectID, Tenant: in.Tenant, AppID: in.AppID, AppACR: acr, Credential: in.KeyID, Managed: in.Managed,
 	})
 	if err != nil {
 		return nil, err
@@ -56,11 +58,23 @@ func (s *Server) token(c *call) (any, error) {
 	}, nil
 }
 
-func (s *Server) readGrant(c *call) (grant, error) {
-	form, err := readForm(c.r)
-	if err != nil {
-		return grant{}, err
+// signIn is a sign-in by secret.
+func (s *Server) signIn(c *call, g grant) (directory.SignIn, error) {
+	in, err := s.attempt(c, errClientGuesses, c.tenant, g.clientID, g.secret.Reveal(), func() (directory.SignIn, error) {
+		return s.Directory.SignIn(c.ctx, g.clientID, g.secret.Reveal())
+	})
+	switch {
+	case errors.Is(err, directory.ErrSecret), errors.Is(err, directory.ErrDisabled), errors.Is(err, directory.ErrUnknown):
+		return in, errClient
+	case errors.Is(err, directory.ErrExpired):
+		return in, errSecretExpired
+	case err == nil && in.Tenant != c.tenant:
+		return in, errClient
 	}
+	return in, err
+}
+
+func (s *Server) readGrant(c *call, form url.Values) (g grant, err error) {
 	one := func(name string) string {
 		switch v := form[name]; {
 		case len(v) > 1 && err == nil:
@@ -74,13 +88,11 @@ func (s *Server) readGrant(c *call) (grant, error) {
 			return v[0]
 		}
 	}
-	kind, id, secret := one("grant_type"), one("client_id"), one("client_secret")
+	id, secret := one("client_id"), one("client_secret")
 	scope, resource := one("scope"), one("resource")
+	assertion, kind := one("client_assertion"), one("client_assertion_type")
 	if err != nil {
 		return grant{}, err
-	}
-	if kind != "client_credentials" {
-		return grant{}, errGrantType
 	}
 	if user, pass, ok := c.r.BasicAuth(); ok {
 		if secret != "" || id != "" && id != user {
@@ -95,15 +107,17 @@ func (s *Server) readGrant(c *call) (grant, error) {
 		}
 	}
 	switch {
-	case form.Has("client_assertion"):
-		return grant{}, errAssertion
+	case assertion != "" && secret != "":
+		return grant{}, errRequest.because("The client proves itself in two ways at once.")
+	case assertion != "" && kind != assertionType:
+		return grant{}, errRequest.because("The client_assertion_type must be " + assertionType + ".")
 	case id == "":
 		return grant{}, errRequest.because("The request body must contain the parameter 'client_id'.")
-	case secret == "":
+	case secret == "" && assertion == "":
 		return grant{}, errNoSecret
 	}
 	audience, err := s.audience(scope, resource)
-	return grant{id, directory.SecretFrom(secret), audience}, err
+	return grant{id, directory.SecretFrom(secret), directory.SecretFrom(assertion), audience}, err
 }
 
 // audience is what the token is for: a resource, or the one scope that ends
@@ -132,6 +146,32 @@ func (s *Server) audience(scope, resource string) (string, error) {
 	return "", errResource
 }
 
+// token is the token endpoint.
+func (s *Server) token(c *call) (any, error) {
+	form, err := readForm(c.r)
+	if err != nil {
+		return nil, err
+	}
+	kinds := form["grant_type"]
+	if len(kinds) > 1 {
+		return nil, errRequest.because("The parameter 'grant_type' is given more than once.")
+	}
+	for kind, serve := range grants {
+		if len(kinds) == 1 && kinds[0] == kind {
+			return serve(s, c, form)
+		}
+	}
+	return nil, errGrantType
+}
+
+// grants are the kinds of token requests.
+var grants = map[string]func(*Server, *call, url.Values) (any, error){
+	"client_credentials": (*Server).credentials,
+	"password":           (*Server).person,
+	"refresh_token":      (*Server).again,
+	deviceGrant:          (*Server).poll,
+}
+
 func readForm(r *http.Request) (url.Values, error) {
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || kind != "application/x-www-form-urlencoded" || r.Header.Get("Content-Encoding") != "" {
@@ -155,6 +195,7 @@ type refusal struct {
 	error  string
 	code   int // AADSTS…
 	text   string
+	wait   time.Duration // when it is worth to try again, 0 where that is not known
 }
 
 func (e *refusal) Error() string { return fmt.Sprintf("%s: AADSTS%d: %s", e.error, e.code, e.text) }
@@ -165,21 +206,32 @@ func (e *refusal) because(text string) *refusal {
 	return &out
 }
 
+func (e *refusal) after(wait time.Duration) *refusal {
+	out := *e
+	out.wait = wait
+	return &out
+}
+
 // The failures. An unknown client, a wrong secret and a disabled client are
 // one sentence: which ids exist is nobody's business.
 var (
-	errRequest       = &refusal{http.StatusBadRequest, "invalid_request", 900144, "The request is not well-formed."}
-	errGrantType     = &refusal{http.StatusBadRequest, "unsupported_grant_type", 70003, "The app requested an unsupported grant type."}
-	errScope         = &refusal{http.StatusBadRequest, "invalid_scope", 70011, "The scope is not valid: a client asks for one resource, as RESOURCE/.default."}
-	errResource      = &refusal{http.StatusBadRequest, "invalid_resource", 500011, "The resource principal was not found in the tenant."}
-	errTenant        = &refusal{http.StatusBadRequest, "invalid_request", 90002, "The tenant was not found."}
-	errAssertion     = &refusal{http.StatusUnauthorized, "invalid_client", 700027, "Client assertions are not in this version; use a client secret."}
-	errNoSecret      = &refusal{http.StatusUnauthorized, "invalid_client", 7000218, "The request body must contain the parameter 'client_secret'."}
-	errClient        = &refusal{http.StatusUnauthorized, "invalid_client", 7000215, "Invalid client id or client secret provided."}
-	errSecretExpired = &refusal{http.StatusUnauthorized, "invalid_client", 7000222, "The provided client secret has expired."}
-	errRoute         = &refusal{http.StatusNotFound, "invalid_request", 900971, "There is nothing under this address."}
-	errMisdirected   = &refusal{http.StatusMisdirectedRequest, "invalid_request", 900561, "The name asked for is not served on this connection."}
-	errInternal      = &refusal{http.StatusServiceUnavailable, "temporarily_unavailable", 90033, "A transient error has occurred. Try again."}
+	errRequest       = &refusal{status: http.StatusBadRequest, error: "invalid_request", code: 900144, text: "The request is not well-formed."}
+	errGrantType     = &refusal{status: http.StatusBadRequest, error: "unsupported_grant_type", code: 70003, text: "The app requested an unsupported grant type."}
+	errScope         = &refusal{status: http.StatusBadRequest, error: "invalid_scope", code: 70011, text: "The scope is not valid: a client asks for one resource, as RESOURCE/.default."}
+	errResource      = &refusal{status: http.StatusBadRequest, error: "invalid_resource", code: 500011, text: "The resource principal was not found in the tenant."}
+	errTenant        = &refusal{status: http.StatusBadRequest, error: "invalid_request", code: 90002, text: "The tenant was not found."}
+	errAssertion     = &refusal{status: http.StatusUnauthorized, error: "invalid_client", code: 700027, text: "The certificate with identifier used to sign the client assertion is not registered on application, or the signature is not valid."}
+	errAssertionTime = &refusal{status: http.StatusUnauthorized, error: "invalid_client", code: 700024, text: "Client assertion is not within its valid time range."}
+	errAudience      = &refusal{status: http.StatusUnauthorized, error: "invalid_client", code: 700023, text: "Client assertion audience claim does not match the token endpoint."}
+	errFederation    = &refusal{status: http.StatusUnauthorized, error: "invalid_client", code: 70021, text: "No matching federated identity record found for presented assertion."}
+	errIssuer        = &refusal{status: http.StatusServiceUnavailable, error: "temporarily_unavailable", code: 50166, text: "The issuer of the assertion cannot be asked for its keys. Try again."}
+	errNoSecret      = &refusal{status: http.StatusUnauthorized, error: "invalid_client", code: 7000218, text: "The request body must contain the parameter 'client_assertion' or 'client_secret'."}
+	errClient        = &refusal{status: http.StatusUnauthorized, error: "invalid_client", code: 7000215, text: "Invalid client id or client secret provided."}
+	errClientGuesses = &refusal{status: http.StatusTooManyRequests, error: "temporarily_unavailable", code: 50196, text: "The client has failed to sign in too many times. Try again later."}
+	errSecretExpired = &refusal{status: http.StatusUnauthorized, error: "invalid_client", code: 7000222, text: "The provided client secret has expired."}
+	errRoute         = &refusal{status: http.StatusNotFound, error: "invalid_request", code: 900971, text: "There is nothing under this address."}
+	errMisdirected   = &refusal{status: http.StatusMisdirectedRequest, error: "invalid_request", code: 900561, text: "The name asked for is not served on this connection."}
+	errInternal      = &refusal{status: http.StatusServiceUnavailable, error: "temporarily_unavailable", code: 90033, text: "A transient error has occurred. Try again."}
 )
 
 // fail writes err as the answer. It is the only function of the package that
@@ -188,12 +240,18 @@ func (s *Server) fail(w http.ResponseWriter, c *call, err error) {
 	e, ok := errors.AsType[*refusal](err)
 	if !ok {
 		e = errInternal
-		log := s.Log
-		if log == nil {
-			log = slog.Default()
-		}
-		log.Error("a token request failed", "id", c.id, "err", err)
-		w.Header().Set("Retry-After", "1")
+		s.log().Error("a token request failed", "id", c.id, "err", err)
+	}
+	if e.wait == 0 && e.status == http.StatusServiceUnavailable {
+		e = e.after(time.Second)
+	}
+	if e.wait > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(e.wait.Seconds()))))
+	}
+	if c.page != nil {
+		c.page.Error, c.page.ID = e.text, c.id
+		c.page.send(w, e.status)
+		return
 	}
 	at := s.now().UTC().Format(time.RFC3339)
 	if e.status == http.StatusUnauthorized {

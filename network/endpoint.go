@@ -27,6 +27,12 @@ type Member struct {
 	Subnet  arm.ID
 	Address netip.Addr
 	Kind    string // vm, aks, aci, appservice, agentpool
+
+	SubnetKey string // Subnet.Key
+	// Service says that the subnet has a service endpoint for registries.
+	Service bool
+	// Served says that its kind is one that service endpoints are for.
+	Served bool
 }
 
 // Lookup finds what an address inside a virtual network belongs to. A nil

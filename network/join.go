@@ -35,6 +35,9 @@ func (cfg Config) joinCode(ctx context.Context, tx resource.Tx, sub resource.Doc
 	if err := may(by, ActionJoin, sub.ID); err != nil {
 		return nil, err
 	}
+	if err := cfg.joinable(sub.ID.Parent()); err != nil {
+		return nil, err
+	}
 	name, kind, lifetime, err := readJoin(body)
 	if err != nil {
 		return nil, err
@@ -183,7 +186,7 @@ func (j Joiner) Redeem(ctx context.Context, secret, publicKey, resolver string) 
 		if wrong := checkMember(&resource.Change{New: &member}); len(wrong) > 0 {
 			return fault.Problems(wrong)
 		}
-		if err := putMember(ctx, tx, nil, &member); err != nil {
+		if err := j.Config.putMember(ctx, tx, nil, &member); err != nil {
 			return err
 		}
 		if err := tx.Put(ctx, &member); err != nil {

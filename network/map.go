@@ -46,6 +46,7 @@ func NewMap(store resource.Store, cfg Config, log *slog.Logger) *Map {
 type snapshot struct {
 	endpoints map[netip.Addr]*Endpoint
 	members   map[netip.Addr]*Member
+	private   map[string]*Endpoint // by arm.ID.Key of the private endpoint: its first address
 	wanted    Wanted
 }
 
@@ -74,6 +75,7 @@ func (m *Map) Wanted(key string) (Wanted, bool) {
 	}
 	w := s.wanted
 	w.Prefixes, w.Addresses, w.Peers = slices.Clone(w.Prefixes), slices.Clone(w.Addresses), slices.Clone(w.Peers)
+	w.Closed = slices.Clone(w.Closed)
 	return w, true
 }
 
@@ -96,7 +98,7 @@ func mapped(id arm.ID) arm.ID {
 	return arm.ID{}
 }
 
-var mappedTypes = []string{TypeVirtualNetwork, TypeInterface, TypeMember, TypeEndpoint}
+var mappedTypes = []string{TypeVirtualNetwork, TypePeering, TypeSubnet, TypeInterface, TypeMember, TypeEndpoint, TypeGroup, TypeRule}
 
 // read fetches the documents that changed, or all.
 func (m *Map) read(ctx context.Context, r resource.Reader, ids map[string]arm.ID, all bool) (install func(), err error) {
@@ -139,9 +141,11 @@ func (m *Map) install(changes []part, all bool) {
 	for _, p := range changes {
 		m.parts.set(p, dirty)
 	}
+	m.parts.spread(dirty)
 	table := maps.Clone(*m.table.Load())
 	for key := range dirty {
 		if s := m.parts.build(key, m.cfg.frontEnd()); s != nil {
+			s.wanted.Filter = m.parts.filter(key, s, m.cfg.frontEnd())
 			table[key] = s
 		} else {
 			delete(table, key)
@@ -156,9 +160,13 @@ func (m *Map) install(changes []part, all bool) {
 type part struct {
 	key, typ string
 	vnet     *vnetPart
+	subnet   *subnetPart
 	nic      *nicPart
 	member   *memberPart
 	pe       *pePart
+	peering  *peeringPart
+	group    *groupPart
+	rule     *rulePart
 }
 
 type vnetPart struct {
@@ -166,15 +174,25 @@ type vnetPart struct {
 	key      PrivateKey
 }
 
+type subnetPart struct {
+	vnet    string // key
+	service bool   // it has a service endpoint for registries
+	group   string // key of its security group
+	// policed says that the group has a say about private endpoints too.
+	policed bool
+}
+
 type nicPart struct {
 	id      arm.ID
 	vnet    string // key
 	pe      string // key; "" is a machine's
+	group   string // key of its security group
 	configs []nicConfig
 }
 
 type nicConfig struct {
 	subnet  arm.ID
+	key     string // of the subnet
 	address netip.Addr
 	member  string
 	fqdns   []string
@@ -207,15 +225,29 @@ func (m *Map) decode(d resource.Doc) part {
 			break
 		}
 		p.vnet = &vnetPart{vnetPrefixes(&none, d.Body), key}
+	case strings.ToLower(TypeSubnet):
+		p.subnet = &subnetPart{d.ID.Parent().Key(), hasRegistryService(objectAt(d.Body, "properties")), groupOf(d), policed(d)}
+	case strings.ToLower(TypePeering):
+		p.peering = decodePeering(d)
+	case strings.ToLower(TypeGroup):
+		p.group = &groupPart{}
+	case strings.ToLower(TypeRule):
+		r := m.cfg.parseRule(&none, "", d.ID.Name(), objectAt(d.Body, "properties"))
+		if len(none) > 0 {
+			// A rule that cannot be read must not open what it may have closed.
+			m.log.Error("a security rule cannot be read; it denies everything", "rule", d.ID, "problems", none)
+			r = rule{name: d.ID.Name(), inbound: r.inbound, from: places{any: true}, to: places{any: true}}
+		}
+		p.rule = &rulePart{d.ID.Parent().Key(), r}
 	case strings.ToLower(TypeInterface):
-		n := &nicPart{id: d.ID}
+		n := &nicPart{id: d.ID, group: groupOf(d)}
 		if pe := idAt(d.Body, "properties", "privateEndpoint", "id"); !pe.IsZero() {
 			n.pe = pe.Key()
 		}
 		for _, c := range storedConfigs(d.Body) {
 			n.vnet = c.subnet.Parent().Key()
 			n.configs = append(n.configs, nicConfig{
-				c.subnet, c.address,
+				c.subnet, c.subnet.Key(), c.address,
 				textAt(c.body, "properties", "privateLinkConnectionProperties", "requiredMemberName"), fqdns(c.body),
 			})
 		}
@@ -237,13 +269,20 @@ func (m *Map) decode(d resource.Doc) part {
 // parts are all documents by their keys, and which belong together.
 type parts struct {
 	vnets   map[string]*vnetPart
+	subnets map[string]*subnetPart
 	nics    map[string]*nicPart
 	members map[string]*memberPart
 	pes     map[string]*pePart
 
+	peerings map[string]*peeringPart
+	groups   map[string]*groupPart
+	rules    map[string]*rulePart
+
 	nicsOf   index // network → interfaces
 	nicsOfPE index // private endpoint → interfaces
 	machines index // interface → members
+	peersOf  index // network → its peerings, and those that lead to it
+	rulesOf  index // security group → rules
 }
 
 type index map[string]map[string]bool
@@ -265,9 +304,15 @@ func (x index) remove(of, key string) {
 func newParts() *parts {
 	return &parts{
 		map[string]*vnetPart{},
+		map[string]*subnetPart{},
 		map[string]*nicPart{},
 		map[string]*memberPart{},
 		map[string]*pePart{},
+		map[string]*peeringPart{},
+		map[string]*groupPart{},
+		map[string]*rulePart{},
+		index{},
+		index{},
 		index{},
 		index{},
 		index{},
@@ -281,6 +326,13 @@ func (p *parts) set(c part, dirty map[string]bool) {
 	case strings.ToLower(TypeVirtualNetwork):
 		replace(p.vnets, c.key, c.vnet)
 		dirty[c.key] = true
+	case strings.ToLower(TypeSubnet):
+		for _, s := range []*subnetPart{p.subnets[c.key], c.subnet} {
+			if s != nil {
+				dirty[s.vnet] = true
+			}
+		}
+		replace(p.subnets, c.key, c.subnet)
 	case strings.ToLower(TypeInterface):
 		if old := p.nics[c.key]; old != nil {
 			p.nicsOf.remove(old.vnet, c.key)
@@ -306,6 +358,10 @@ func (p *parts) set(c part, dirty map[string]bool) {
 		if c.member != nil {
 			p.machines.add(c.member.nic, c.key)
 		}
+	case strings.ToLower(TypePeering):
+		p.setPeering(c, dirty)
+	case strings.ToLower(TypeGroup), strings.ToLower(TypeRule):
+		p.setGroup(c, dirty)
 	case strings.ToLower(TypeEndpoint):
 		replace(p.pes, c.key, c.pe)
 		for nic := range p.nicsOfPE[c.key] {
@@ -331,7 +387,16 @@ func (p *parts) build(key string, frontEnd netip.Addr) *snapshot {
 	s := &snapshot{
 		endpoints: map[netip.Addr]*Endpoint{},
 		members:   map[netip.Addr]*Member{},
+		private:   map[string]*Endpoint{},
 		wanted:    Wanted{Key: key, PrivateKey: vnet.key, Prefixes: vnet.prefixes, Addresses: []netip.Addr{Resolver, frontEnd}},
+	}
+	for _, peer := range p.peers(key) {
+		s.wanted.Prefixes = append(slices.Clone(s.wanted.Prefixes), p.vnets[peer].prefixes...)
+		for nicKey := range p.nicsOf[peer] {
+			if nic := p.nics[nicKey]; nic.pe != "" {
+				p.addEndpoint(s, nic)
+			}
+		}
 	}
 	for nicKey := range p.nicsOf[key] {
 		nic := p.nics[nicKey]
@@ -341,7 +406,11 @@ func (p *parts) build(key string, frontEnd netip.Addr) *snapshot {
 		}
 		for memberKey := range p.machines[nicKey] {
 			m, first := p.members[memberKey], nic.configs[0]
-			s.members[first.address] = &Member{ID: m.id, NIC: nic.id, Subnet: first.subnet, Address: first.address, Kind: m.kind}
+			in := p.subnets[first.key]
+			s.members[first.address] = &Member{
+				ID: m.id, NIC: nic.id, Subnet: first.subnet, Address: first.address, Kind: m.kind,
+				SubnetKey: first.key, Service: in != nil && in.service, Served: slices.Contains(served, m.kind),
+			}
 			s.wanted.Peers = append(s.wanted.Peers, Peer{m.pub, first.address})
 			if m.resolver.IsValid() && !slices.Contains(s.wanted.Resolvers, m.resolver) {
 				s.wanted.Resolvers = append(s.wanted.Resolvers, m.resolver)
@@ -355,6 +424,7 @@ func (p *parts) build(key string, frontEnd netip.Addr) *snapshot {
 	}
 	slices.SortFunc(s.wanted.Addresses, netip.Addr.Compare)
 	slices.SortFunc(s.wanted.Resolvers, netip.Addr.Compare)
+	slices.SortFunc(s.wanted.Closed, netip.Addr.Compare)
 	slices.SortFunc(s.wanted.Peers, func(a, b Peer) int {
 		return cmp.Or(a.Address.Compare(b.Address), bytes.Compare(a.PublicKey[:], b.PublicKey[:]))
 	})
@@ -369,11 +439,18 @@ func (p *parts) addEndpoint(s *snapshot, nic *nicPart) {
 		return
 	}
 	for _, c := range nic.configs {
-		s.endpoints[c.address] = &Endpoint{
+		e := &Endpoint{
 			ID: pe.id, Connection: pe.connection, Registry: pe.registry, State: pe.state,
 			Member: c.member, Address: c.address, FQDNs: c.fqdns,
 		}
+		s.endpoints[c.address] = e
+		if s.private[nic.pe] == nil {
+			s.private[nic.pe] = e
+		}
 		s.wanted.Addresses = append(s.wanted.Addresses, c.address)
+		if pe.state != Approved {
+			s.wanted.Closed = append(s.wanted.Closed, c.address)
+		}
 	}
 }
 

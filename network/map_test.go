@@ -114,8 +114,12 @@ func play(w *world, rt *rapid.T, g string, done map[string]int) {
 	}
 	put := func(id, body string) error { _, err := w.try(owner, id, body); return err }
 	network := func(id string, space int) error {
-		return put(id, fmt.Sprintf(`{"location":"local","properties":{"addressSpace":{"addressPrefixes":["10.%d.0.0/16","10.9.0.0/16"]},
-			"subnets":[{"name":"s0","properties":{"addressPrefix":"10.9.0.0/28"}},{"name":"s1","properties":{"addressPrefix":"10.9.1.0/28"}}]}}`, space))
+		own := 9 // v1's is another, so that the two can be peered
+		if strings.HasSuffix(id, "1") {
+			own = 8
+		}
+		return put(id, fmt.Sprintf(`{"location":"local","properties":{"addressSpace":{"addressPrefixes":["10.%d.0.0/16","10.%[2]d.0.0/16"]},
+			"subnets":[{"name":"s0","properties":{"addressPrefix":"10.%[2]d.0.0/28"}},{"name":"s1","properties":{"addressPrefix":"10.%[2]d.1.0/28"}}]}}`, space, own))
 	}
 	w.put(reg, premium)
 	w.check(network(vnet(), 0))
@@ -132,7 +136,21 @@ func play(w *world, rt *rapid.T, g string, done map[string]int) {
 			return put(pe(), peBody([]string{automatic, manual}[one("list", 2)], sub(), reg))
 		}),
 		"connection": doing("connection", func() error { return put(conn(), setState([]string{Approved, Rejected}[one("state", 2)])) }),
-		"registry":   doing("registry", func() error { return put(reg, premium) }),
+		"service": doing("service", func() error {
+			return put(sub(), fmt.Sprintf(`{"properties":{"addressPrefix":"10.%d.%d.0/28","serviceEndpoints":[{"service":"Microsoft.ContainerRegistry"}],"networkSecurityGroup":{"id":"%s/providers/Microsoft.Network/networkSecurityGroups/g"}}}`, 8+one("second", 2), one("third", 2), g))
+		}),
+		"group": doing("group", func() error {
+			return put(g+"/providers/Microsoft.Network/networkSecurityGroups/g", `{"location":"local"}`)
+		}),
+		"rule": doing("rule", func() error {
+			return put(g+"/providers/Microsoft.Network/networkSecurityGroups/g/securityRules/r"+fmt.Sprint(one("rule", 2)), `{"properties":`+secRule("out "+fmt.Sprint(100+one("priority", 3))+" Deny Tcp */* > */443")+`}`)
+		}),
+		"peering": doing("peering", func() error {
+			here := one("here", 2)
+			id := func(n int) string { return fmt.Sprintf("%s/providers/Microsoft.Network/virtualNetworks/v%d", g, n) }
+			return put(id(here)+"/virtualNetworkPeerings/p", fmt.Sprintf(`{"properties":{"remoteVirtualNetwork":{"id":%q}}}`, id(1-here)))
+		}),
+		"registry": doing("registry", func() error { return put(reg, premium) }),
 		"delete": doing("delete", func() error {
 			ids := []string{vnet(), sub(), nic(), nic() + "/providers/Cove.Network/members/m", pe(), conn(), reg}
 			return w.tryDelete(ids[one("what", len(ids))])
@@ -258,10 +276,21 @@ func TestOverlayFollowsEachChange(t *testing.T) {
 		if !slices.Equal(got.Prefixes, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}) {
 			w.Errorf("prefixes %v", got.Prefixes)
 		}
-		// A rejected endpoint still answers, to say so; the overlay is the same.
+		// A change that is none of the overlay's is not told.
+		w.put(subnetID, `{"properties":{"addressPrefix":"10.0.0.0/24","serviceEndpoints":[{"service":"Microsoft.ContainerRegistry"}]}}`)
+		if _, again := o.get(key); again != n {
+			w.Error("a change of a subnet disturbed the tunnels")
+		}
+		// A rejected endpoint still answers, to say so, and what came to it
+		// before ends.
 		w.put(w.connection(peID("pe")), setState(Rejected))
-		if now, again := o.get(key); again != n || !now.equal(got) {
-			w.Error("a change of state disturbed the tunnels")
+		now, _ := o.get(key)
+		if !slices.Equal(now.Closed, want[:2]) || !slices.Equal(now.Addresses, got.Addresses) || !slices.Equal(now.Peers, got.Peers) {
+			w.Errorf("rejected: %+v", now)
+		}
+		w.put(w.connection(peID("pe")), setState(Approved))
+		if now, _ := o.get(key); !now.equal(got) {
+			w.Errorf("approved again: %+v", now)
 		}
 		w.delete(memberID("vm", "m"))
 		if now, _ := o.get(key); len(now.Peers) != 0 {

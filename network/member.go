@@ -29,7 +29,7 @@ func memberType(cfg Config) resource.Type {
 		ReadOnly:  []string{"properties.configuration"},
 		Check:     checkMember,
 		Put: func(ctx context.Context, tx resource.Tx, c *resource.Change) error {
-			return putMember(ctx, tx, c.Old, c.New)
+			return cfg.putMember(ctx, tx, c.Old, c.New)
 		},
 		Delete: deleteMember,
 		Show:   cfg.showMember,
@@ -105,6 +105,18 @@ func parseKey(s string) ([32]byte, error) {
 	return b, nil
 }
 
+// HasKey reports whether a member holds the private key of this public one.
+func HasKey(member resource.Doc, key [32]byte) bool {
+	own, err := decodeKey(textAt(member.Body, "properties", "publicKey"))
+	return err == nil && own == key
+}
+
+// Replaced reports whether a change gives a member another key, and so makes
+// another machine the member.
+func Replaced(c *resource.Change) bool {
+	return c.Old != nil && textAt(c.Old.Body, "properties", "publicKey") != textAt(c.New.Body, "properties", "publicKey")
+}
+
 // keyID is the document that says which member has a key, one for each
 // virtual network, so that two transactions cannot give it twice.
 func keyID(vnetUID string, key [32]byte) arm.ID {
@@ -117,6 +129,7 @@ type place struct {
 	vnet    resource.Doc
 	subnet  arm.ID
 	address netip.Addr
+	peers   []netip.Prefix // of the networks that its own is joined with
 }
 
 func locate(ctx context.Context, r resource.Reader, nic arm.ID) (place, error) {
@@ -132,10 +145,11 @@ func locate(ctx context.Context, r resource.Reader, nic arm.ID) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	return place{doc, vnet, configs[0].subnet, configs[0].address}, nil
+	peers, err := peerPrefixes(ctx, r, vnet.ID)
+	return place{doc, vnet, configs[0].subnet, configs[0].address, peers}, err
 }
 
-func putMember(ctx context.Context, tx resource.Tx, old, doc *resource.Doc) error {
+func (cfg Config) putMember(ctx context.Context, tx resource.Tx, old, doc *resource.Doc) error {
 	key, err := decodeKey(textAt(doc.Body, "properties", "publicKey"))
 	if err != nil {
 		return err
@@ -146,6 +160,9 @@ func putMember(ctx context.Context, tx resource.Tx, old, doc *resource.Doc) erro
 	}
 	if !idAt(at.nic.Body, "properties", "privateEndpoint", "id").IsZero() {
 		return ErrEndpointNIC
+	}
+	if err := cfg.joinable(at.vnet.ID); err != nil {
+		return err
 	}
 	if own := textAt(at.vnet.Body, "properties", "cove", "publicKey"); own == textAt(doc.Body, "properties", "publicKey") {
 		return ErrKeyTaken
@@ -225,6 +242,9 @@ func (cfg Config) configuration(at place, member resource.Object) Configuration 
 	}
 	c.Resolver = resolver.String()
 	for _, p := range vnetPrefixes(&none, at.vnet.Body) {
+		c.AllowedIPs = append(c.AllowedIPs, p.String())
+	}
+	for _, p := range at.peers {
 		c.AllowedIPs = append(c.AllowedIPs, p.String())
 	}
 	c.AllowedIPs = append(c.AllowedIPs, netip.PrefixFrom(resolver, resolver.BitLen()).String())

@@ -29,10 +29,10 @@ const (
 )
 
 // The failures that callers meet by these codes, which are Azure's where
-// Azure has one. Those that end when another resource goes are of kind
-// Conflict, so that the deletion of a group tries again after it went.
+// Azure has one. Those that end when another resource goes are a Conflict or
+// inUse, so that the deletion of a group tries again after it went.
 var (
-	ErrSubnetInUse     = fault.Coded(fault.Conflict, "InUseSubnetCannotBeDeleted", "the subnet is in use and cannot be deleted")
+	ErrSubnetInUse     = inUse("InUseSubnetCannotBeDeleted", "the subnet is in use and cannot be deleted")
 	ErrPrefixInUse     = fault.Coded(fault.Invalid, "InUsePrefixCannotBeDeleted", "the prefix has addresses in use and cannot be taken away")
 	ErrSubnetFull      = fault.Coded(fault.Invalid, "SubnetIsFull", "the subnet has no free address")
 	ErrSubnetOutside   = fault.Coded(fault.Invalid, "NetcfgSubnetRangeOutsideVnet", "the subnet lies outside its virtual network")
@@ -53,6 +53,11 @@ var (
 	// is unknown, used or expired: a caller who has no code learns nothing.
 	ErrCode = fault.Coded(fault.Denied, "JoinCodeInvalid", "the join code is not valid, or no longer")
 )
+
+// inUse is a refusal that Azure answers with 400.
+func inUse(code, public string) *fault.Error {
+	return &fault.Error{Kind: fault.Invalid, Code: code, Public: public, Err: resource.ErrInUse}
+}
 
 // Sealer keeps small secrets readable by this deployment only. What was sealed
 // in one context does not open in another.
@@ -76,12 +81,16 @@ type Config struct {
 	Endpoint string           // host:port where members' tunnels dial
 	FrontEnd netip.Addr       // DefaultFrontEnd if zero
 	MTU      int              // DefaultMTU if zero
+	Regions  []string         // of the deployment, for service tags; "local" if empty
 	Now      func() time.Time // time.Now if nil
 
 	// What a join code tells a machine that has nothing yet.
 	Management  string // URL of the management endpoint
 	Fingerprint string // of the certificate authority: lower-case hex of its SHA-256
 	Dial        string // host:port to connect to for that URL
+
+	// Attached is how a network exists, AttachedOverlay if nil.
+	Attached func(vnet arm.ID) string
 
 	// EndpointChanged runs in the transaction that creates a private endpoint
 	// or changes it or its state, after its interface is written.
@@ -122,6 +131,7 @@ func (c Config) endpointChanged(ctx context.Context, tx resource.Tx, pe resource
 func Types(c Config) []resource.Type {
 	return []resource.Type{
 		virtualNetworkType(c), subnetType(c), interfaceType(c), memberType(c), endpointType(c), connectionType(c),
+		groupType(c), ruleType(c), peeringType(c),
 	}
 }
 

@@ -112,6 +112,7 @@ func findConfig(l []ipConfig, name string) (ipConfig, bool) {
 
 func checkInterface(c *resource.Change) []fault.Field {
 	var p problems
+	checkGroupRef(&p, "properties.", objectAt(c.New.Body, "properties"))
 	list := ipConfigs(&p, c.New.Body)
 	for _, cfg := range list {
 		if !cfg.subnet.IsZero() && !list[0].subnet.IsZero() && !cfg.subnet.Parent().Equal(list[0].subnet.Parent()) {
@@ -139,6 +140,13 @@ func putInterface(ctx context.Context, tx resource.Tx, c *resource.Change) error
 	var invalid problems
 	list := ipConfigs(&invalid, c.New.Body)
 	if err := fault.Problems(invalid); err != nil {
+		return err
+	}
+	var before resource.Object
+	if c.Old != nil {
+		before = objectAt(c.Old.Body, "properties")
+	}
+	if err := mayJoinGroup(ctx, tx, c.Caller, c.New.ID, before, objectAt(c.New.Body, "properties")); err != nil {
 		return err
 	}
 	for i := range list {

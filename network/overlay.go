@@ -32,7 +32,11 @@ type Wanted struct {
 	Prefixes   []netip.Prefix
 	Addresses  []netip.Addr // of private endpoints, the resolver and the front end: what we answer at
 	Resolvers  []netip.Addr // those of Addresses, besides Resolver, that answer DNS too
-	Peers      []Peer
+	// Closed are those of Addresses whose private endpoint is not approved.
+	// They answer, to say so; connections from before end when one is closed.
+	Closed []netip.Addr
+	Peers  []Peer
+	Filter *Filter // which flows members may begin
 }
 
 // Peer is a member's tunnel: packets from it carry this one address or are

@@ -160,7 +160,7 @@ func (cfg Config) putEndpoint(ctx context.Context, tx resource.Tx, c *resource.C
 	if err := mayCross(ctx, tx, c.New.ID, ask.target); err != nil {
 		return err
 	}
-	reg, err := target(ctx, tx, ask.target)
+	reg, err := cfg.target(ctx, tx, ask.target)
 	if err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func mayCross(ctx context.Context, r resource.Reader, pe, reg arm.ID) error {
 }
 
 // target reads the registry that an endpoint is to lead to.
-func target(ctx context.Context, r resource.Reader, id arm.ID) (resource.Doc, error) {
+func (cfg Config) target(ctx context.Context, r resource.Reader, id arm.ID) (resource.Doc, error) {
 	reg, err := r.Get(ctx, id)
 	if errors.Is(err, resource.ErrUnknown) {
 		return reg, ErrReference.Detail("The private link service '%s' was not found.", id)
@@ -219,7 +219,7 @@ func target(ctx context.Context, r resource.Reader, id arm.ID) (resource.Doc, er
 	if err != nil {
 		return reg, err
 	}
-	most := registry.MaxPrivateEndpoints(reg)
+	most := cfg.Registry.MaxPrivateEndpoints(reg)
 	if most == 0 {
 		return reg, nil // its SKU has none, which MakePrivate says better
 	}
@@ -237,16 +237,26 @@ func target(ctx context.Context, r resource.Reader, id arm.ID) (resource.Doc, er
 // to it.
 type member struct{ name, fqdn string }
 
+// hostLists are the properties of a registry that list its hosts in regions,
+// and what the members of a private endpoint for them are named. A host's
+// second label is its region.
+var hostLists = []struct{ prefix, property string }{
+	{"registry_data_", "dataEndpointHostNames"},
+	{"registry_", "regionalEndpointHostNames"},
+}
+
 // members are what a private endpoint of a registry has addresses for: its
-// login server, and the data endpoint of each region that holds it. A data
-// endpoint's second label is its region.
+// login server, the data endpoint of each region that holds it and, where the
+// registry has them, the regions' own login servers.
 func members(reg resource.Doc) []member {
 	out := []member{{GroupID, textAt(reg.Body, "properties", "loginServer")}}
-	for _, v := range listAt(reg.Body, "properties", "dataEndpointHostNames") {
-		host, _ := v.(string)
-		_, rest, _ := strings.Cut(host, ".")
-		region, _, _ := strings.Cut(rest, ".")
-		out = append(out, member{"registry_data_" + region, host})
+	for _, l := range hostLists {
+		for _, v := range listAt(reg.Body, "properties", l.property) {
+			host, _ := v.(string)
+			_, rest, _ := strings.Cut(host, ".")
+			region, _, _ := strings.Cut(rest, ".")
+			out = append(out, member{l.prefix + region, host})
+		}
 	}
 	return out
 }

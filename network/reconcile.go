@@ -131,7 +131,7 @@ func (m *Map) reconcile(key string, overlay Overlay, applied map[string]Wanted) 
 		return nil
 	}
 	if have, ok := applied[key]; ok && have.equal(w) {
-		return nil // an endpoint's state changed, which is no matter of the overlay's
+		return nil
 	}
 	delete(applied, key) // what a failure leaves is unknown
 	if err := overlay.Apply(w); err != nil {
@@ -143,7 +143,7 @@ func (m *Map) reconcile(key string, overlay Overlay, applied map[string]Wanted) 
 
 func (w Wanted) equal(o Wanted) bool {
 	return w.Key == o.Key && w.PrivateKey == o.PrivateKey && slices.Equal(w.Prefixes, o.Prefixes) &&
-		slices.Equal(w.Addresses, o.Addresses) && slices.Equal(w.Resolvers, o.Resolvers) && slices.Equal(w.Peers, o.Peers)
+		slices.Equal(w.Addresses, o.Addresses) && slices.Equal(w.Resolvers, o.Resolvers) && slices.Equal(w.Closed, o.Closed) && w.Filter.Equal(o.Filter) && slices.Equal(w.Peers, o.Peers)
 }
 
 // await returns when there is something to do.

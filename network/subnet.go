@@ -49,16 +49,8 @@ func checkSubnetBody(p *problems, prefix, name string, props resource.Object) {
 	}
 	word("privateEndpointNetworkPolicies", "Disabled", "Enabled", "NetworkSecurityGroupEnabled", "RouteTableEnabled")
 	word("privateLinkServiceNetworkPolicies", "Disabled", "Enabled")
-	if v, ok := props["serviceEndpoints"]; ok && v != nil {
-		if _, ok := v.([]any); !ok {
-			p.add(prefix+"properties.serviceEndpoints", "it must be a list")
-		}
-		for _, e := range objectsAt(props, "serviceEndpoints") {
-			if textAt(e, "service") == "" {
-				p.add(prefix+"properties.serviceEndpoints", "each has a service, such as Microsoft.ContainerRegistry")
-			}
-		}
-	}
+	checkServices(p, prefix, props)
+	checkGroupRef(p, prefix+"properties.", props)
 }
 
 // subnetPrefixes reads addressPrefix or addressPrefixes; where a client sends
@@ -136,6 +128,13 @@ func putSubnet(ctx context.Context, tx resource.Tx, c *resource.Change) error {
 		}
 	}
 	if err := fitSubnets(vnet, all); err != nil {
+		return err
+	}
+	var was resource.Object
+	if c.Old != nil {
+		was = objectAt(c.Old.Body, "properties")
+	}
+	if err := mayJoinGroup(ctx, tx, c.Caller, c.New.ID, was, objectAt(c.New.Body, "properties")); err != nil {
 		return err
 	}
 	return keepsAddresses(ctx, tx, c.Old, c.New)
@@ -223,6 +222,7 @@ func showSubnet(ctx context.Context, r resource.Reader, doc resource.Doc, body r
 	if at(body, "properties", "delegations") == nil {
 		set(body, []any{}, "properties", "delegations")
 	}
+	showServices(body)
 	held, err := holders(ctx, r, doc.UID, 0)
 	if err != nil {
 		return err
@@ -280,15 +280,20 @@ func inlineSubnets(ctx context.Context, tx resource.Tx, c *resource.Change) erro
 		if want[i].UID != "" {
 			continue // not listed anew
 		}
-		if err := writeInline(ctx, tx, &want[i]); err != nil {
+		if err := writeInline(ctx, tx, c.Caller, &want[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func writeInline(ctx context.Context, tx resource.Tx, doc *resource.Doc) error {
+func writeInline(ctx context.Context, tx resource.Tx, by resource.Caller, doc *resource.Doc) error {
 	old, err := tx.Get(ctx, doc.ID)
+	if err == nil || errors.Is(err, resource.ErrUnknown) {
+		if err := mayJoinGroup(ctx, tx, by, doc.ID, objectAt(old.Body, "properties"), objectAt(doc.Body, "properties")); err != nil {
+			return err
+		}
+	}
 	switch {
 	case errors.Is(err, resource.ErrUnknown):
 	case err != nil:

@@ -91,6 +91,11 @@ func (cfg Config) putVirtualNetwork(ctx context.Context, tx resource.Tx, c *reso
 			return err
 		}
 	}
+	if c.Old != nil {
+		if err := keepsPeers(ctx, tx, *c.New); err != nil {
+			return err
+		}
+	}
 	return inlineSubnets(ctx, tx, c)
 }
 
@@ -170,9 +175,11 @@ func showVirtualNetwork(ctx context.Context, r resource.Reader, doc resource.Doc
 		inline[i] = o
 	}
 	set(body, inline, "properties", "subnets")
-	if at(body, "properties", "virtualNetworkPeerings") == nil {
-		set(body, []any{}, "properties", "virtualNetworkPeerings")
+	peerings, err := shownPeerings(ctx, r, doc.ID)
+	if err != nil {
+		return err
 	}
+	set(body, peerings, "properties", "virtualNetworkPeerings")
 	return nil
 }
 

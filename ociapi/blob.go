@@ -27,6 +27,9 @@ func immutable(h http.Header, d oci.Digest) {
 
 // blobGet is the one place that decides where a blob's bytes come from.
 func (s *Server) blobGet(x *exchange) error {
+	if x.away() {
+		return s.redirect(x)
+	}
 	b, err := s.Content.OpenBlob(x.r.Context(), x.key, x.call.Digest)
 	if err != nil {
 		return err
@@ -39,6 +42,9 @@ func (s *Server) blobGet(x *exchange) error {
 // blobHead answers as blobGet would, without opening the file: nothing reads
 // from the section.
 func (s *Server) blobHead(x *exchange) error {
+	if x.away() {
+		return s.redirect(x)
+	}
 	d, err := s.Content.StatBlob(x.r.Context(), x.key, x.call.Digest)
 	if err != nil {
 		return err

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"cove.example/cove/access"
@@ -97,9 +95,21 @@ func (s *Server) fail(x *exchange, err error) {
 		h.Del(name)
 	}
 	h.Set("Cache-Control", "no-store")
+	if x.data {
+		if e, ok := storage(err, x.ev.ID, x.ev.Time); ok {
+			h.Set("Content-Type", "application/xml")
+			h.Set("X-Ms-Error-Code", e.Code)
+			x.w.WriteHeader(e.status)
+			x.w.Write(e.encode())
+			return
+		}
+	}
 	h.Set("Content-Type", "application/json; charset=utf-8")
 	if e, ok := errors.AsType[*access.Refused](err); ok && p.status == http.StatusUnauthorized {
 		h.Set("Www-Authenticate", s.challenge(x, e.Verdict.Challenge))
+	}
+	if e, ok := errors.AsType[*access.Refused](err); ok && p.status == http.StatusTooManyRequests {
+		h.Set("Retry-After", after(e.Verdict.Wait))
 	}
 	if e, ok := errors.AsType[methodError](err); ok {
 		h.Set("Allow", e.allowed.String())
@@ -120,8 +130,8 @@ func (s *Server) fail(x *exchange, err error) {
 // behind the operator's own TLS. A caller of the plain listener itself, whose
 // Host has our port, is sent back the way it came.
 func (s *Server) challenge(x *exchange, c string) string {
-	_, port, err := net.SplitHostPort(x.r.Host)
-	if !s.PlainHTTP || err != nil || port != strconv.Itoa(int(x.ev.origin.Local.Port())) {
+	port := s.ownPort(x)
+	if port == "" {
 		return c
 	}
 	return strings.Replace(c, `realm="https://`+x.ev.Host+`/`, `realm="http://`+x.ev.Host+":"+port+"/", 1)

@@ -37,6 +37,8 @@ type guardFunc func(access.Ask) access.Verdict
 
 func (g guardFunc) Check(_ context.Context, a access.Ask) access.Verdict { return g(a) }
 
+func (g guardFunc) Link(access.Verdict, string, string) (string, error) { return "link=x", nil }
+
 // records keeps what the server records, in order.
 type records struct {
 	audit.Log

@@ -76,6 +76,13 @@ func (s *Server) oauth(x *exchange) error {
 	case len(values) == 1:
 		ask.Authority = values[0]
 	}
+	if s.Rates != nil {
+		left := s.Rates.Look(v.Registry, access.OAuth, x.ev.Time)
+		x.remaining(left)
+		if err := s.spend(x, left); err != nil {
+			return err
+		}
+	}
 	switch method := x.r.Method; {
 	case path == pathExchange && method == http.MethodPost:
 		return s.exchange(x, ask)
@@ -115,6 +122,7 @@ func (s *Server) exchange(x *exchange, ask access.Ask) error {
 	if err != nil || !v.Allow {
 		return noBefore(v.Err(), err)
 	}
+	s.issued(x, v)
 	return sendToken(x, map[string]any{"refresh_token": string(refresh)})
 }
 
@@ -145,6 +153,7 @@ func (s *Server) token(x *exchange, ask access.Ask, form url.Values, posted bool
 	if err != nil || !v.Allow {
 		return noBefore(v.Err(), err)
 	}
+	s.issued(x, v)
 	// Without expires_in the specification's default is 60 seconds, and
 	// clients would ask again and again.
 	return sendToken(x, map[string]any{
@@ -152,6 +161,14 @@ func (s *Server) token(x *exchange, ask access.Ask, form url.Values, posted bool
 		"expires_in":   issued.ExpiresIn,
 		"issued_at":    issued.IssuedAt.Format(time.RFC3339),
 	})
+}
+
+// issued counts a token. What is refused is not counted: strangers could use
+// up what the registry's own clients have.
+func (s *Server) issued(x *exchange, v access.Verdict) {
+	if s.Rates != nil {
+		x.remaining(s.Rates.Take(v.Registry, v.Identity, access.OAuth, x.ev.Time))
+	}
 }
 
 // noBefore returns the verdict's no where there is one: it stands before what

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,11 +43,22 @@ type loginSite struct {
 	registry *oneRegistry
 	client   directory.Client
 	secret   string
+	ahead    *atomic.Int64 // of the clock, in nanoseconds
 }
+
+// later lets time pass for the guard and its tokens.
+func (s *loginSite) later(d time.Duration) { s.ahead.Add(int64(d)) }
 
 const adminPassword = "canary-admin-password"
 
 func newLoginSite(t *testing.T) *loginSite {
+	t.Helper()
+	return newLoginSiteAs(t, policy.RoleAcrPull)
+}
+
+// newLoginSiteAs is a site whose service principal has a role on harbor, or
+// none.
+func newLoginSiteAs(t *testing.T, role string) *loginSite {
 	t.Helper()
 	fatal := func(err error) {
 		t.Helper()
@@ -60,7 +72,9 @@ func newLoginSite(t *testing.T) *loginSite {
 	rand.Read(key)
 	box, err := seal.New(key)
 	fatal(err)
-	keys, err := token.OpenKeys(t.Context(), store.NewKeys(db), box, time.Now)
+	ahead := &atomic.Int64{}
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	keys, err := token.OpenKeys(t.Context(), store.NewKeys(db), box, now)
 	fatal(err)
 
 	secret, cred := directory.NewSecret("ci", time.Now(), time.Hour)
@@ -76,10 +90,13 @@ func newLoginSite(t *testing.T) *loginSite {
 		UID: "uid-of-harbor", Name: "harbor", Host: loginServer, Location: "local", DataHosts: []string{dataHost},
 		PublicAccess: true, DefaultAllow: true, AdminUser: true,
 	}.WithAdmin(adminPassword)
-	fatal(policy.Grant(t.Context(), docs, c.ObjectID, policy.RoleAcrPull, settings.ID))
+	if role != "" {
+		fatal(policy.Grant(t.Context(), docs, c.ObjectID, role, settings.ID))
+	}
 
-	s := &loginSite{site: newSite(t, everybody), registry: &oneRegistry{settings}, client: c, secret: secret.Reveal()}
+	s := &loginSite{site: newSite(t, everybody), registry: &oneRegistry{settings}, client: c, secret: secret.Reveal(), ahead: ahead}
 	s.guard = &access.Guard{
+		Now:        now,
 		Registries: s.registry, Directory: directory.New(ident, nil), Roles: policy.NewRoles(docs),
 		Tokens:    token.New(keys, func(tenant string) string { return "https://login/" + tenant }),
 		Audiences: []string{"https://management.cove.internal"},

@@ -10,8 +10,6 @@ package ociapi
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"log/slog"
 	"net"
 	"net/http"
@@ -31,6 +29,9 @@ type Guard interface {
 	// Check decides about a. It does not fail: what it cannot find out it
 	// refuses.
 	Check(ctx context.Context, a access.Ask) access.Verdict
+	// Link returns the query of a URL at a data host, with which the caller
+	// of v, who was allowed, can download one blob for 20 to 30 minutes.
+	Link(v access.Verdict, repository, digest string) (string, error)
 }
 
 // Server answers for every registry: login servers, data hosts and aliases.
@@ -40,13 +41,17 @@ type Guard interface {
 // the connection's Origin, and that nothing before this handler, such as an
 // http.ServeMux, rewrites or redirects paths.
 type Server struct {
-	Guard     Guard
-	Tokens    TokenService
-	Content   content.Service
-	Log       audit.Log
-	Now       func() time.Time
-	PlainHTTP bool         // without TLS of our own: no Strict-Transport-Security
-	Failures  *slog.Logger // causes of 500s; nil is slog.Default
+	Guard   Guard
+	Tokens  TokenService
+	Content content.Service
+	Log     audit.Log
+	Now     func() time.Time
+	// Room fails with oci.ErrDisallowed where a registry may hold no more; nil
+	// is no limit.
+	Room      func(ctx context.Context, uid, sku string) error
+	PlainHTTP bool          // without TLS of our own: no Strict-Transport-Security
+	Rates     *access.Rates // nil: no rate limits
+	Failures  *slog.Logger  // causes of 500s; nil is slog.Default
 }
 
 // exchange is one request on its way through the handler of its kind.
@@ -56,6 +61,7 @@ type exchange struct {
 	call Call
 	key  content.Key
 	ev   *event
+	data bool // it came to a data host
 }
 
 // ServeHTTP answers one request and leaves one event behind.
@@ -118,6 +124,9 @@ func (s *Server) serve(x *exchange) error {
 		Operation: call.Kind.String(),
 		UserAgent: x.ev.UserAgent,
 	}
+	if v, ours := s.askData(x, ask); ours {
+		return s.data(x, v)
+	}
 	if bad != nil {
 		ask.Authority, ask.Want = "", nil
 	}
@@ -130,14 +139,24 @@ func (s *Server) serve(x *exchange) error {
 		return v.Err()
 	case v.Registry == nil:
 		return oci.ErrNameUnknown
-	case slices.Contains(v.Registry.DataHosts, x.ev.Host) && x.call.Kind != BlobGet && x.call.Kind != BlobHead:
-		return errNoRoute // a data host has downloads and nothing else
 	case x.r.Header.Get("Content-Encoding") != "":
 		return errEncoded
+	}
+	if err := s.limit(x, v); err != nil {
+		return err
+	}
+	if s.Room != nil && slices.Contains(growing, x.call.Kind) {
+		if err := s.Room(x.r.Context(), v.Registry.UID, v.Registry.SKU); err != nil {
+			return err
+		}
 	}
 	x.key = content.Key{Registry: v.Registry.UID, Repo: x.call.Repo}
 	return rows[x.call.Kind].serve(s, x)
 }
+
+// growing are the calls with which a registry gets larger. Those that go on
+// with an upload are not among them: it was let in.
+var growing = []Kind{UploadStart, UploadWhole, UploadMount, ManifestPut}
 
 // check asks the guard. A mount that fails for want of the source becomes a
 // plain upload, which is also what the specification answers when the source
@@ -170,8 +189,8 @@ type event struct {
 
 func (s *Server) open(r *http.Request) *event {
 	ev := &event{origin: link.From(r.Context())}
-	ev.ID = newID()
 	ev.Time = s.Now()
+	ev.ID = audit.NewID(ev.Time) // never the caller's own: it could name another caller's decision
 	ev.Host = host(r)
 	ev.UserAgent = strings.ToValidUTF8(clip(r.UserAgent(), 512), "?")
 	if ip := ev.origin.Remote.Addr(); ip.IsValid() {
@@ -192,7 +211,8 @@ func (s *Server) observe(x *exchange) {
 		return
 	}
 	v := ev.verdict
-	ev.Identity, ev.Reason, ev.Detail = v.Identity.Name, v.Reason, access.Detail(v)
+	ev.Identity, ev.Tenant = v.Identity.Name, v.Identity.Tenant
+	ev.Reason, ev.Detail = v.Reason, access.Detail(v)
 	ev.Repository = ev.call.Repo.String()
 	if v.Registry != nil {
 		ev.Registry, ev.Region = v.Registry.ID.Key(), v.Registry.Location
@@ -223,16 +243,6 @@ func host(r *http.Request) string {
 		h = name
 	}
 	return strings.ToLower(h)
-}
-
-// newID returns a random GUID. A caller's own id is never taken over: it
-// could name another caller's decision.
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:]) // never fails, crypto/rand ends the program instead
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	h := hex.EncodeToString(b[:])
-	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
 func clip(s string, n int) string {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cove.example/cove/arm"
+	"cove.example/cove/condition"
 	"cove.example/cove/fault"
 	"cove.example/cove/resource"
 )
@@ -45,16 +46,7 @@ func Assignments(typeOf TypeOf) resource.Type {
 		Prepare: func(ctx context.Context, id arm.ID, body resource.Object) error {
 			return prepareAssignment(ctx, typeOf, id, body)
 		},
-		Put: func(ctx context.Context, tx resource.Tx, c *resource.Change) error {
-			if c.Old != nil {
-				return nil
-			}
-			p, _ := c.New.Body["properties"].(resource.Object)
-			for _, name := range []string{"created", "updated"} {
-				p[name+"On"], p[name+"By"] = c.Now.UTC().Format(time.RFC3339Nano), c.Caller.ObjectID
-			}
-			return claim(ctx, tx, c.New)
-		},
+		Put: putAssignment,
 		Delete: func(ctx context.Context, tx resource.Tx, doc resource.Doc, _ resource.Caller) error {
 			return unclaim(ctx, tx, &doc)
 		},
@@ -78,13 +70,51 @@ func Assignments(typeOf TypeOf) resource.Type {
 	}
 }
 
+// putAssignment looks at the role where it is a custom one, which can change or
+// go at any time before this transaction, and notes who did what when.
+func putAssignment(ctx context.Context, tx resource.Tx, c *resource.Change) error {
+	p, _ := c.New.Body["properties"].(resource.Object)
+	name := last(property(c.New, "roleDefinitionId"))
+	if BuiltinByID(name) == nil {
+		role, err := readRole(ctx, tx, name)
+		if err != nil && !errors.Is(err, resource.ErrUnknown) {
+			return err
+		}
+		if role == nil || !role.assignableAt(c.New.ID.Parent()) {
+			return fault.Problems([]fault.Field{noSuchRole(p["roleDefinitionId"])})
+		}
+		if err := fault.Problems(conditionFits(c.New, role)); err != nil {
+			return err
+		}
+	}
+	stamp := []string{"updated"}
+	switch {
+	case c.Old == nil:
+		stamp = []string{"created", "updated"}
+	case property(c.Old, "condition") == property(c.New, "condition") && property(c.Old, "description") == property(c.New, "description"):
+		return nil
+	}
+	for _, name := range stamp {
+		p[name+"On"], p[name+"By"] = c.Now.UTC().Format(time.RFC3339Nano), c.Caller.ObjectID
+	}
+	if c.Old != nil {
+		return nil
+	}
+	return claim(ctx, tx, c.New)
+}
+
+func noSuchRole(id any) fault.Field {
+	text, _ := id.(string)
+	return fault.Field{Path: "properties.roleDefinitionId", Message: fmt.Sprintf("no role definition that can be assigned here has the id %q", clip(text))}
+}
+
 // prepareAssignment asks the directory who the principal is and gives the body
 // the spellings that it is compared by.
 func prepareAssignment(ctx context.Context, typeOf TypeOf, id arm.ID, body resource.Object) error {
 	p, _ := body["properties"].(resource.Object)
 	principal, _ := p["principalId"].(string)
 	role, _ := p["roleDefinitionId"].(string)
-	if sub := id.Subscription(); sub != "" && BuiltinByID(last(role)) != nil {
+	if sub := id.Subscription(); sub != "" && guid.MatchString(last(role)) {
 		p["roleDefinitionId"] = DefinitionID(sub, last(role))
 	}
 	if !guid.MatchString(principal) {
@@ -148,15 +178,16 @@ func checkAssignment(c *resource.Change) []fault.Field {
 		bad("id", "a role is assigned at a subscription, a resource group or a resource")
 	}
 	role := property(c.New, "roleDefinitionId")
-	if BuiltinByID(last(role)) == nil {
-		bad("properties.roleDefinitionId", fmt.Sprintf("no role definition has the id %q", clip(role)))
+	if !guid.MatchString(last(role)) {
+		out = append(out, noSuchRole(role))
 	}
 	principal := property(c.New, "principalId")
 	if !guid.MatchString(principal) {
 		bad("properties.principalId", "must be the object id of a principal, a GUID")
 	}
-	if property(c.New, "condition") != "" {
-		bad("properties.condition", "conditions on role assignments are not in this version")
+	out = append(out, checkCondition(c.New)...)
+	if builtin := BuiltinByID(last(role)); builtin != nil {
+		out = append(out, conditionFits(c.New, builtin)...)
 	}
 	if c.Old != nil {
 		if property(c.Old, "principalType") != property(c.New, "principalType") {
@@ -172,19 +203,30 @@ func checkAssignment(c *resource.Change) []fault.Field {
 // errMalformed is the failure of FromDoc.
 var errMalformed = errors.New("policy: malformed role assignment")
 
-// FromDoc reads an assignment from its document.
+// FromDoc reads an assignment from its document. Its Role is nil where it is a
+// custom one, which is another document.
 func FromDoc(doc resource.Doc) (*Assignment, error) {
+	role := strings.ToLower(last(property(&doc, "roleDefinitionId")))
 	a := &Assignment{
 		ID:        doc.ID,
 		Principal: strings.ToLower(property(&doc, "principalId")),
 		Scope:     doc.ID.Parent(),
-		Role:      BuiltinByID(last(property(&doc, "roleDefinitionId"))),
-		Condition: property(&doc, "condition"),
+		RoleID:    role,
+		Role:      BuiltinByID(role),
 	}
 	// A zero scope would be above everything: it is never a value that was
 	// merely missing.
-	if a.Role == nil || a.Scope.Subscription() == "" || !guid.MatchString(a.Principal) {
+	if !guid.MatchString(role) || a.Scope.Subscription() == "" || !guid.MatchString(a.Principal) {
 		return nil, fmt.Errorf("%w: %s", errMalformed, doc.ID)
+	}
+	p, _ := doc.Body["properties"].(resource.Object)
+	if v, has := p["condition"]; has {
+		// What is not a condition that can be read must not become none.
+		text, _ := v.(string)
+		var err error
+		if a.Condition, err = condition.Parse(text); err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", errMalformed, doc.ID, err)
+		}
 	}
 	return a, nil
 }
@@ -218,7 +260,12 @@ func Grant(ctx context.Context, docs resource.Store, principal, role string, sco
 // nameFor derives the GUID of an assignment from what it says, so that two
 // nodes that grant the same thing write the same document.
 func nameFor(principal, role string, scope arm.ID) string {
-	h := sha256.Sum256([]byte(strings.ToLower(principal+"\n"+role) + "\n" + scope.Key()))
+	return hashed(strings.ToLower(principal+"\n"+role) + "\n" + scope.Key())
+}
+
+// hashed is a text's hash as a GUID.
+func hashed(text string) string {
+	h := sha256.Sum256([]byte(text))
 	h[6] = h[6]&0x0f | 0x80 // RFC 9562, version 8: a value of our own making
 	h[8] = h[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", h[:4], h[4:6], h[6:8], h[8:10], h[10:16])

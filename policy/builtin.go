@@ -10,6 +10,7 @@ const (
 	RoleAcrPull     = "7f951dda-4ed3-4680-a7ca-43fe172d538d"
 	RoleAcrPush     = "8311e382-0749-4cb8-b61a-304f252e45ec"
 	RoleAcrDelete   = "c2f4ef07-c644-48eb-af81-4b1b4947fb11"
+	RoleRepoReader  = "b93aa761-3e63-49ed-ac28-beffa264f7ac"
 )
 
 const acr = "Microsoft.ContainerRegistry/registries/"
@@ -31,9 +32,9 @@ func under(prefix string, names ...string) []string {
 }
 
 var (
-	repoRead   = under(acr, "repositories/metadata/read", "repositories/content/read")
-	repoWrite  = under(acr, "repositories/metadata/write", "repositories/content/write")
-	repoDelete = under(acr, "repositories/metadata/delete", "repositories/content/delete")
+	repoRead   = []string{DataMetadataRead, DataContentRead}
+	repoWrite  = []string{DataMetadataWrite, DataContentWrite}
+	repoDelete = []string{DataMetadataDelete, DataContentDelete}
 
 	// What both configuration roles need outside the registry.
 	around = []string{"Microsoft.Authorization/*/read", "Microsoft.Resources/deployments/*", "Microsoft.Insights/AlertRules/*"}
@@ -94,7 +95,7 @@ var Builtin = []*Role{
 		Actions: under(acr, "quarantine/{read,write}"), DataActions: under(acr, "quarantinedArtifacts/{read,write}"),
 	},
 	{
-		ID: "b93aa761-3e63-49ed-ac28-beffa264f7ac", Name: "Container Registry Repository Reader", Description: "Reads repositories (ABAC mode).",
+		ID: RoleRepoReader, Name: "Container Registry Repository Reader", Description: "Reads repositories (ABAC mode).",
 		DataActions: repoRead,
 	},
 	{

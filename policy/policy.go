@@ -2,10 +2,10 @@
 // the one function that decides over them.
 //
 // A role names actions; an assignment gives a role to a principal at a scope,
-// and everything below that scope inherits it. Decide is pure. Roles keeps
-// the assignments of all principals compiled, so that what a decision costs
-// depends on the caller's own assignments at and above the scope and on no
-// others.
+// and everything below that scope inherits it; a condition says when it counts.
+// Decide is pure. Roles keeps the assignments of all principals compiled, so
+// that what a decision costs depends on the caller's own assignments at and
+// above the scope and on no others.
 package policy
 
 import (
@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"cove.example/cove/arm"
+	"cove.example/cove/condition"
 )
 
 // The actions that decide about content in the RBAC permissions mode
@@ -26,16 +27,38 @@ const (
 	ActionDelete        = "Microsoft.ContainerRegistry/registries/artifacts/delete"
 )
 
+// The data actions that decide about content in the ABAC permissions mode
+// (same source).
+const (
+	DataContentRead    = "Microsoft.ContainerRegistry/registries/repositories/content/read"
+	DataContentWrite   = "Microsoft.ContainerRegistry/registries/repositories/content/write"
+	DataContentDelete  = "Microsoft.ContainerRegistry/registries/repositories/content/delete"
+	DataMetadataRead   = "Microsoft.ContainerRegistry/registries/repositories/metadata/read"
+	DataMetadataWrite  = "Microsoft.ContainerRegistry/registries/repositories/metadata/write"
+	DataMetadataDelete = "Microsoft.ContainerRegistry/registries/repositories/metadata/delete"
+	DataCatalogRead    = "Microsoft.ContainerRegistry/registries/catalog/read"
+)
+
+// repositoryData are the data actions that are about one repository: conditions
+// can speak of them.
+var repositoryData = []string{
+	DataContentRead, DataContentWrite, DataContentDelete, DataMetadataRead, DataMetadataWrite, DataMetadataDelete,
+}
+
 // Role is a role definition. Actions are about the control plane, DataActions
 // about content in repositories; * stands for any run of characters, and case
-// does not matter.
+// does not matter. It is never modified.
 type Role struct {
-	ID          string // a GUID
-	Name        string // "AcrPull"
-	Description string
-	Actions     []string
-	NotActions  []string // taken away from this role's own Actions, never from another role's
-	DataActions []string
+	ID             string // a GUID
+	Name           string // "AcrPull"
+	Description    string
+	Actions        []string
+	NotActions     []string // taken away from this role's own Actions, never from another role's
+	DataActions    []string
+	NotDataActions []string // the same of DataActions
+	// Assignable are the scopes at and below which a custom role can be
+	// assigned; nil is a built-in role, which can be everywhere.
+	Assignable []arm.ID
 }
 
 // Allows reports whether the role's Actions, less its NotActions, hold action.
@@ -43,55 +66,125 @@ func (r *Role) Allows(action string) bool {
 	return matchesAny(r.Actions, action) && !matchesAny(r.NotActions, action)
 }
 
+// AllowsData reports whether the role's DataActions, less its NotDataActions,
+// hold action.
+func (r *Role) AllowsData(action string) bool {
+	return matchesAny(r.DataActions, action) && !matchesAny(r.NotDataActions, action)
+}
+
+// conditional reports whether a condition can say something about the role: it
+// gives access to single repositories.
+func (r *Role) conditional() bool {
+	for _, a := range repositoryData {
+		if r.AllowsData(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// assignableAt reports whether the role can be assigned at a scope.
+func (r *Role) assignableAt(scope arm.ID) bool {
+	if r.Assignable == nil {
+		return true
+	}
+	for _, above := range r.Assignable {
+		if within(scope, above) {
+			return true
+		}
+	}
+	return false
+}
+
 // Assignment gives a role to a principal at a scope. It is never modified.
 type Assignment struct {
 	ID        arm.ID
 	Principal string // object id
 	Scope     arm.ID
+	RoleID    string // the GUID of Role, lower case
 	Role      *Role
-	// Condition is kept as it was written. This version cannot evaluate one,
-	// so an assignment that has one grants nothing.
-	Condition string
+	Condition *condition.Condition // nil: none
 }
 
-// Decision is the answer to one question, with the reason in words.
+// Question is what is asked of assignments: may an action be done at a scope,
+// by a request with these attributes?
+type Question struct {
+	condition.Request
+	Scope arm.ID
+	Data  bool // the action is a data action: DataActions decide, and conditions know the repository
+	// Possible asks whether the action may be allowed for some repository,
+	// where Repository is condition.Any. It is for tokens, whose every use is
+	// decided again.
+	Possible bool
+}
+
+// Miss says what kept the nearest assignment from allowing.
+type Miss uint8
+
+// The misses, the nearer the higher.
+const (
+	NothingAssigned Miss = iota // at the scope or above it
+	NotInRole                   // the role does not hold the action
+	ConditionFalse              // the role does, and its condition is not true
+)
+
+// Decision is the answer to one question.
 type Decision struct {
 	Allowed    bool
-	Why        string
+	Miss       Miss        // of a refusal
 	Assignment *Assignment // what allowed it, or the nearest miss; may be nil
 }
 
-// Decide says whether one of the assignments, all of one principal and its groups, allows
-// action at scope. Nothing else is considered: an assignment elsewhere, above
-// a different registry or with a condition, counts for nothing.
-func Decide(assignments []*Assignment, action string, scope arm.ID) Decision {
-	var conditional, near *Assignment
+// Why is a refusal's reason in words.
+func (d *Decision) Why(q *Question) string {
+	switch d.Miss {
+	case ConditionFalse:
+		return fmt.Sprintf("%s at %s has a condition that is not true: %s", d.Assignment.Role.Name, d.Assignment.Scope, d.Assignment.Condition)
+	case NotInRole:
+		return fmt.Sprintf("%s at %s does not hold %s", d.Assignment.Role.Name, d.Assignment.Scope, q.Action)
+	}
+	return fmt.Sprintf("no role is assigned at %s or above it", q.Scope)
+}
+
+// Decide says whether one of the assignments, all of one principal and its
+// groups, allows what is asked. Nothing else is considered: an assignment
+// elsewhere, above a different registry or with a condition that is not true,
+// counts for nothing.
+func Decide(assignments []*Assignment, q *Question) Decision {
+	request := q.Request
+	if !q.Data {
+		request.Repository = "" // actions are not about repositories
+	}
+	out := Decision{}
 	for _, a := range assignments {
-		if !within(scope, a.Scope) {
+		if !within(q.Scope, a.Scope) {
 			continue
 		}
-		if !a.Role.Allows(action) {
-			near = a
-			continue
+		allowed, miss := a.allows(q, &request)
+		if allowed {
+			return Decision{Allowed: true, Assignment: a}
 		}
-		if a.Condition != "" {
-			conditional = a
-			continue
+		if miss > out.Miss {
+			out = Decision{Miss: miss, Assignment: a}
 		}
-		return Decision{Allowed: true, Assignment: a}
 	}
-	switch {
-	case conditional != nil:
-		return Decision{Assignment: conditional, Why: fmt.Sprintf("%s at %s has a condition, which this version does not evaluate", conditional.Role.Name, conditional.Scope)}
-	case near != nil:
-		return Decision{Assignment: near, Why: fmt.Sprintf("%s at %s does not hold %s", near.Role.Name, near.Scope, action)}
+	return out
+}
+
+// allows asks one assignment, whatever its scope.
+func (a *Assignment) allows(q *Question, r *condition.Request) (bool, Miss) {
+	if q.Data && !a.Role.AllowsData(q.Action) || !q.Data && !a.Role.Allows(q.Action) {
+		return false, NotInRole
 	}
-	return Decision{Why: fmt.Sprintf("no role is assigned at %s or above it", scope)}
+	if c := a.Condition; c != nil && !c.Holds(r) && !(q.Possible && c.Possible(r)) {
+		return false, ConditionFalse
+	}
+	return true, 0
 }
 
 func matchesAny(patterns []string, action string) bool {
 	for _, p := range patterns {
-		if match(p, action) {
+		if condition.MatchAction(p, action) {
 			return true
 		}
 	}
@@ -106,38 +199,4 @@ func within(scope, above arm.ID) bool {
 		return false
 	}
 	return s[:len(a)] == a || strings.EqualFold(s[:len(a)], a)
-}
-
-// match compares without regard to case; * in the pattern is any run of
-// characters, the empty one and slashes included. It takes time proportional
-// to the product of the lengths at worst and allocates nothing: a custom
-// role's pattern is a stranger's text.
-func match(pattern, s string) bool {
-	if strings.IndexByte(pattern, '*') < 0 {
-		return len(pattern) == len(s) && (pattern == s || strings.EqualFold(pattern, s))
-	}
-	p, i, star, mark := 0, 0, -1, 0
-	for i < len(s) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, mark = p, i
-			p++
-		case p < len(pattern) && lower(pattern[p]) == lower(s[i]):
-			p++
-			i++
-		case star >= 0:
-			mark++
-			p, i = star+1, mark
-		default:
-			return false
-		}
-	}
-	return strings.Trim(pattern[p:], "*") == ""
-}
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		return c + 'a' - 'A'
-	}
-	return c
 }

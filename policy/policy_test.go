@@ -8,8 +8,20 @@ import (
 	"pgregory.net/rapid"
 
 	"cove.example/cove/arm"
+	"cove.example/cove/condition"
 	"cove.example/cove/policy"
 )
+
+const repo = "@Request[Microsoft.ContainerRegistry/registries/repositories:name]"
+
+func parsed(t testing.TB, text string) *condition.Condition {
+	t.Helper()
+	c, err := condition.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
 
 const sub = "/subscriptions/5f0a1c52-0000-4000-8000-000000000001"
 
@@ -27,9 +39,16 @@ func given(role string, scope arm.ID) *policy.Assignment {
 	}
 }
 
+// asked is a question about an action.
+func asked(action string, scope arm.ID) *policy.Question {
+	return &policy.Question{Request: condition.Request{Action: action}, Scope: scope}
+}
+
 func TestDecide(t *testing.T) {
-	conditional := given("AcrPull", harbor)
-	conditional.Condition = "@Resource[...] StringEquals 'x'"
+	conditional := given("Container Registry Data Importer and Data Reader", harbor)
+	conditional.Condition = parsed(t, repo+" StringEquals 'team/api'")
+	elsewhere := given("AcrPull", harbor)
+	elsewhere.Condition = parsed(t, "!ActionMatches{'*/push/write'}")
 	for _, c := range []struct {
 		name   string
 		has    []*policy.Assignment
@@ -52,10 +71,13 @@ func TestDecide(t *testing.T) {
 		{"a repository writer in this mode", []*policy.Assignment{given("Container Registry Repository Writer", harbor)}, policy.ActionPush, harbor, "no: Container Registry Repository Writer at " + harbor.String() + " does not hold " + policy.ActionPush},
 		{"a registry's owner asks above", []*policy.Assignment{given("Owner", harbor)}, policy.ActionRegistryRead, prod, "no: no role is assigned at " + prod.String() + " or above it"},
 		{"a registry with the same beginning", []*policy.Assignment{given("Owner", harbor)}, policy.ActionPull, arm.MustID(harbor.String() + "2"), "no: no role is assigned at " + harbor.String() + "2 or above it"},
-		{"a condition", []*policy.Assignment{conditional}, policy.ActionPull, harbor, "no: AcrPull at " + harbor.String() + " has a condition, which this version does not evaluate"},
+		{"a condition about repositories", []*policy.Assignment{given("Reader", quay), conditional}, policy.ActionPull, harbor, "no: Container Registry Data Importer and Data Reader at " + harbor.String() + " has a condition that is not true: " + repo + " StringEquals 'team/api'"},
+		{"a condition that is true of the action", []*policy.Assignment{elsewhere}, policy.ActionPull, harbor, "yes: AcrPull"},
 	} {
-		d := policy.Decide(c.has, c.action, c.scope)
-		got := "no: " + d.Why
+		q := asked(c.action, c.scope)
+		q.Repository = "team/api" // which no action is about
+		d := policy.Decide(c.has, q)
+		got := "no: " + d.Why(q)
 		if d.Allowed {
 			got = "yes: " + d.Assignment.Role.Name
 		}
@@ -110,7 +132,7 @@ func TestScopesAreComparedAsIds(t *testing.T) {
 			return arm.MustID(text)
 		}
 		scope, above := draw("scope"), draw("above")
-		if got := policy.Decide([]*policy.Assignment{given("Owner", above)}, policy.ActionPull, scope).Allowed; got != scope.Within(above) {
+		if got := policy.Decide([]*policy.Assignment{given("Owner", above)}, asked(policy.ActionPull, scope)).Allowed; got != scope.Within(above) {
 			t.Fatalf("%s within %s: %v", scope, above, got)
 		}
 	})
@@ -120,23 +142,24 @@ func TestScopesAreComparedAsIds(t *testing.T) {
 // them alone.
 func TestAssignmentsOnlyAdd(t *testing.T) {
 	scopes := []arm.ID{harbor, quay, prod, everyone}
+	never := parsed(t, "1 NumericEquals 2")
 	rapid.Check(t, func(t *rapid.T) {
 		all := rapid.SliceOf(rapid.Custom(func(t *rapid.T) *policy.Assignment {
 			a := given(rapid.SampledFrom(policy.Builtin).Draw(t, "role").Name, rapid.SampledFrom(scopes).Draw(t, "scope"))
-			a.Condition = rapid.SampledFrom([]string{"", "x"}).Draw(t, "condition")
+			a.Condition = rapid.SampledFrom([]*condition.Condition{nil, never}).Draw(t, "condition")
 			return a
 		})).Draw(t, "assignments")
 		action := rapid.SampledFrom([]string{policy.ActionPull, policy.ActionPush, policy.ActionDelete, policy.ActionRegistryWrite}).Draw(t, "action")
 		scope := rapid.SampledFrom(scopes).Draw(t, "scope asked")
 		alone := false
 		for i, a := range all {
-			one := policy.Decide(all[i:i+1], action, scope).Allowed
-			if one && (a.Condition != "" || !scope.Within(a.Scope)) {
+			one := policy.Decide(all[i:i+1], asked(action, scope)).Allowed
+			if one && (a.Condition != nil || !scope.Within(a.Scope)) {
 				t.Fatalf("%s at %s allows %s at %s", a.Role.Name, a.Scope, action, scope)
 			}
 			alone = alone || one
 		}
-		if got := policy.Decide(all, action, scope).Allowed; got != alone {
+		if got := policy.Decide(all, asked(action, scope)).Allowed; got != alone {
 			t.Fatalf("together %v, alone %v", got, alone)
 		}
 	})
@@ -146,7 +169,7 @@ func BenchmarkDecide(b *testing.B) {
 	has := []*policy.Assignment{given("Reader", prod), given("AcrPush", harbor)}
 	b.ReportAllocs()
 	for b.Loop() {
-		if !policy.Decide(has, policy.ActionPush, harbor).Allowed {
+		if !policy.Decide(has, asked(policy.ActionPush, harbor)).Allowed {
 			b.Fatal("refused")
 		}
 	}

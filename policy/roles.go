@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cove.example/cove/arm"
+	"cove.example/cove/condition"
 	"cove.example/cove/resource"
 )
 
@@ -22,6 +23,9 @@ type Roles struct {
 	// too; nil is none. It is asked at every decision and must be quick. Set it
 	// before the first question.
 	Groups func(ctx context.Context, principal string) ([]string, error)
+	// Now is what conditions compare with; nil is time.Now. Set it before the
+	// first question.
+	Now func() time.Time
 
 	docs resource.Store
 
@@ -33,10 +37,27 @@ type Roles struct {
 	running  bool
 	live     bool
 	commits  uint64
-	pending  map[string]commit                 // of this process, not yet applied; by the key of the id
-	by       map[string]map[string]*Assignment // principal → key of the id
-	owner    map[string]string                 // key of the id → principal
+	pending  map[string]commit // of this process, not yet applied; by the key of the id
+	owner    map[string]string // key of an assignment's id → principal
 	compiled map[question]compiled
+	known
+}
+
+// known is what the store says.
+type known struct {
+	by     map[string]map[string]*Assignment // principal → key of the id
+	custom map[string]*Role                  // GUID, lower case
+}
+
+func nothing() *known {
+	return &known{map[string]map[string]*Assignment{}, map[string]*Role{}}
+}
+
+func (k *known) add(key string, a *Assignment) {
+	if k.by[a.Principal] == nil {
+		k.by[a.Principal] = map[string]*Assignment{}
+	}
+	k.by[a.Principal][key] = a
 }
 
 // commit is a change of this process; n tells it from a later one of the same
@@ -68,13 +89,17 @@ func NewRoles(docs resource.Store) *Roles {
 	return r
 }
 
+func ours(id arm.ID) bool {
+	return strings.EqualFold(id.Type(), TypeAssignments) || strings.EqualFold(id.Type(), TypeDefinitions)
+}
+
 // committed notes this process's own changes, so that whoever has waited for
 // the answer to a PUT finds it obeyed.
 func (r *Roles) committed(ids []arm.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, id := range ids {
-		if r.running && strings.EqualFold(id.Type(), TypeAssignments) {
+		if r.running && ours(id) {
 			r.commits++
 			r.pending[id.Key()] = commit{id, r.commits}
 		}
@@ -127,9 +152,9 @@ func (r *Roles) At(ctx context.Context, principal string, scope arm.ID) ([]*Assi
 	q := question{principal, scope.String()}
 	r.mu.RLock()
 	live, behind := r.live, len(r.pending) > 0
-	known, ok := r.compiled[q]
+	answer, ok := r.compiled[q]
 	r.mu.RUnlock()
-	ok = ok && slices.Equal(known.groups, groups)
+	ok = ok && slices.Equal(answer.groups, groups)
 	if live && behind {
 		if err := r.catchUp(ctx); err != nil {
 			return nil, err
@@ -137,7 +162,7 @@ func (r *Roles) At(ctx context.Context, principal string, scope arm.ID) ([]*Assi
 		ok = false
 	}
 	if live && ok {
-		return known.found, nil
+		return answer.found, nil
 	}
 	if live {
 		if found, ok := r.compile(q, groups, scope); ok {
@@ -148,16 +173,31 @@ func (r *Roles) At(ctx context.Context, principal string, scope arm.ID) ([]*Assi
 	if err != nil {
 		return nil, err
 	}
-	return applying(all, principal, groups, scope), nil
+	return all.counting(principal, groups, scope), nil
 }
 
-// May decides for a principal with the assignments of now.
+// May decides for a principal about an action, with the assignments of now.
 func (r *Roles) May(ctx context.Context, principal, action string, scope arm.ID) (Decision, error) {
-	as, err := r.At(ctx, principal, scope)
+	return r.ask(ctx, principal, Question{Request: condition.Request{Action: action}, Scope: scope})
+}
+
+// MayData decides about a data action on a repository of the registry that
+// scope is, for a request that came by way of the control plane: it has no
+// private link of the registry's.
+func (r *Roles) MayData(ctx context.Context, principal, action string, scope arm.ID, repository string) (Decision, error) {
+	return r.ask(ctx, principal, Question{Request: condition.Request{Action: action, Repository: repository}, Scope: scope, Data: true})
+}
+
+func (r *Roles) ask(ctx context.Context, principal string, q Question) (Decision, error) {
+	as, err := r.At(ctx, principal, q.Scope)
 	if err != nil {
 		return Decision{}, err
 	}
-	return Decide(as, action, scope), nil
+	q.Now = time.Now()
+	if r.Now != nil {
+		q.Now = r.Now()
+	}
+	return Decide(as, &q), nil
 }
 
 func (r *Roles) compile(q question, groups []string, scope arm.ID) ([]*Assignment, bool) {
@@ -166,7 +206,7 @@ func (r *Roles) compile(q question, groups []string, scope arm.ID) ([]*Assignmen
 	if !r.live {
 		return nil, false
 	}
-	found := applying(r.by, q.principal, groups, scope)
+	found := r.counting(q.principal, groups, scope)
 	if len(r.compiled) >= maxCompiled {
 		clear(r.compiled)
 	}
@@ -174,13 +214,26 @@ func (r *Roles) compile(q question, groups []string, scope arm.ID) ([]*Assignmen
 	return found, true
 }
 
-func applying(by map[string]map[string]*Assignment, principal string, groups []string, scope arm.ID) []*Assignment {
+// counting are the assignments of a principal and its groups at a scope and
+// above it, each with its role. One whose role is gone, or cannot be assigned
+// where it is, counts for nothing.
+func (k *known) counting(principal string, groups []string, scope arm.ID) []*Assignment {
 	var out []*Assignment
 	take := func(holder string) {
-		for _, a := range by[holder] {
-			if within(scope, a.Scope) {
-				out = append(out, a)
+		for _, a := range k.by[holder] {
+			if !within(scope, a.Scope) {
+				continue
 			}
+			if a.Role == nil {
+				role := k.custom[a.RoleID]
+				if role == nil || !role.assignableAt(a.Scope) {
+					continue
+				}
+				with := *a
+				with.Role = role
+				a = &with
+			}
+			out = append(out, a)
 		}
 	}
 	take(strings.ToLower(principal))
@@ -238,11 +291,19 @@ func (r *Roles) apply(ctx context.Context, ids []arm.ID) error {
 		return err
 	}
 	r.mu.Lock()
-	for key, a := range changed {
+	for key, c := range changed {
+		if c.definition {
+			delete(r.custom, c.name)
+			if c.role != nil {
+				r.custom[c.name] = c.role
+			}
+			continue
+		}
 		delete(r.by[r.owner[key]], key)
 		delete(r.owner, key)
-		if a != nil {
-			r.insert(key, a)
+		if c.assignment != nil {
+			r.add(key, c.assignment)
+			r.owner[key] = c.assignment.Principal
 		}
 	}
 	if len(changed) > 0 {
@@ -255,7 +316,7 @@ func (r *Roles) apply(ctx context.Context, ids []arm.ID) error {
 
 // applied takes away the commits up to a number that are now in place: all,
 // or those of the documents in these.
-func (r *Roles) applied(upTo uint64, these map[string]*Assignment) {
+func (r *Roles) applied(upTo uint64, these map[string]change) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for key, c := range r.pending {
@@ -265,78 +326,78 @@ func (r *Roles) applied(upTo uint64, these map[string]*Assignment) {
 	}
 }
 
-// read returns the assignments among ids by key, nil for one that is gone.
-func (r *Roles) read(ctx context.Context, ids []arm.ID) (map[string]*Assignment, error) {
-	var changed map[string]*Assignment
+// change is a document as it now is: an assignment or a role, nil where it is
+// gone or malformed. What is malformed grants nothing.
+type change struct {
+	assignment *Assignment
+	definition bool
+	name       string // of the definition, lower case
+	role       *Role
+}
+
+// read returns the documents among ids that are of concern, by key.
+func (r *Roles) read(ctx context.Context, ids []arm.ID) (map[string]change, error) {
+	var changed map[string]change
 	err := r.docs.View(ctx, func(rd resource.Reader) error {
-		changed = map[string]*Assignment{}
+		changed = map[string]change{}
 		for _, id := range ids {
-			if !strings.EqualFold(id.Type(), TypeAssignments) {
+			if !ours(id) {
 				continue
 			}
+			c := change{definition: strings.EqualFold(id.Type(), TypeDefinitions), name: strings.ToLower(id.Name())}
 			doc, err := rd.Get(ctx, id)
 			switch {
 			case errors.Is(err, resource.ErrUnknown):
-				changed[id.Key()] = nil
 			case err != nil:
 				return err
+			case c.definition:
+				c.role, _ = RoleFromDoc(doc)
 			default:
-				a, _ := FromDoc(doc) // nil for a malformed one, which grants nothing
-				changed[id.Key()] = a
+				c.assignment, _ = FromDoc(doc)
 			}
+			changed[id.Key()] = c
 		}
 		return nil
 	})
 	return changed, err
 }
 
-func (r *Roles) insert(key string, a *Assignment) {
-	if r.by[a.Principal] == nil {
-		r.by[a.Principal] = map[string]*Assignment{}
-	}
-	r.by[a.Principal][key] = a
-	r.owner[key] = a.Principal
-}
-
 // reset puts all in place of what was known; nil switches the memory off.
-func (r *Roles) reset(all map[string]map[string]*Assignment) {
+func (r *Roles) reset(all *known) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.live = all != nil
-	r.by, r.owner, r.compiled = map[string]map[string]*Assignment{}, map[string]string{}, map[question]compiled{}
-	for _, own := range all {
-		for key, a := range own {
-			r.insert(key, a)
+	if all == nil {
+		all = nothing()
+	}
+	r.known, r.owner, r.compiled = *all, map[string]string{}, map[question]compiled{}
+	for principal, own := range all.by {
+		for key := range own {
+			r.owner[key] = principal
 		}
 	}
 }
 
-// load reads all assignments, a page at a time.
-func (r *Roles) load(ctx context.Context) (map[string]map[string]*Assignment, error) {
-	const page = 1000
-	var all map[string]map[string]*Assignment
+// load reads everything, as of one moment.
+func (r *Roles) load(ctx context.Context) (*known, error) {
+	var all *known
 	err := r.docs.View(ctx, func(rd resource.Reader) error {
-		all = map[string]map[string]*Assignment{}
-		for after := ""; ; {
-			docs, err := rd.List(ctx, resource.Query{Type: TypeAssignments, After: after, Limit: page})
-			if err != nil {
-				return err
+		all = nothing()
+		err := eachDoc(ctx, rd, resource.Query{Type: TypeDefinitions}, func(doc resource.Doc) error {
+			if role, err := RoleFromDoc(doc); err == nil {
+				all.custom[role.ID] = role
 			}
-			for _, doc := range docs {
-				after = doc.ID.Key()
-				a, err := FromDoc(doc)
-				if err != nil {
-					continue // grants nothing
-				}
-				if all[a.Principal] == nil {
-					all[a.Principal] = map[string]*Assignment{}
-				}
-				all[a.Principal][after] = a
-			}
-			if len(docs) < page {
-				return nil
-			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
+		return eachDoc(ctx, rd, resource.Query{Type: TypeAssignments}, func(doc resource.Doc) error {
+			if a, err := FromDoc(doc); err == nil {
+				all.add(doc.ID.Key(), a)
+			}
+			return nil
+		})
 	})
 	return all, err
 }

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -273,7 +274,7 @@ func TestAssignmentsAreChecked(t *testing.T) {
 		"nothing in it":       {resource.Change{New: doc(id, resource.Object{})}, 2},
 		"above subscriptions": {resource.Change{New: doc(arm.MustID("/providers/"+policy.TypeAssignments+"/00000000-0000-4000-8000-000000000001"), good)}, 1},
 		"another principal":   {resource.Change{Old: doc(id, good), New: doc(id, resource.Object{"principalId": laptop, "roleDefinitionId": good["roleDefinitionId"]})}, 1},
-		"with a condition":    {resource.Change{New: doc(id, resource.Object{"principalId": ci, "roleDefinitionId": good["roleDefinitionId"], "condition": "x"})}, 1},
+		"a role by its name":  {resource.Change{New: doc(id, resource.Object{"principalId": ci, "roleDefinitionId": "AcrPull"})}, 1},
 	} {
 		if got := typ.Check(&c.change); len(got) != c.want {
 			t.Errorf("%s: %v", name, got)
@@ -284,6 +285,98 @@ func TestAssignmentsAreChecked(t *testing.T) {
 	}
 }
 
+// A custom role is obeyed as it is at the time, where it can be assigned, and
+// not at all when it has gone: before following has begun and after.
+func TestRolesObeyCustomRoles(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		docs := store.NewResources(db)
+		r := policy.NewRoles(docs)
+		const name = "aaaaaaaa-0000-4000-8000-000000000001"
+		id, err := policy.RoleID(strings.ToUpper(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		change := func(fn func(tx resource.Tx) error) {
+			t.Helper()
+			if err := docs.Update(t.Context(), fn); err != nil {
+				t.Fatal(err)
+			}
+		}
+		define := func(scope arm.ID, actions, without []any) {
+			t.Helper()
+			change(func(tx resource.Tx) error {
+				return tx.Put(t.Context(), &resource.Doc{ID: id, Body: resource.Object{"properties": resource.Object{
+					"roleName": "ours", "assignableScopes": []any{scope.String()},
+					"permissions": []any{resource.Object{"actions": actions, "notActions": without, "dataActions": []any{policy.DataContentRead}, "notDataActions": []any{}}},
+				}}})
+			})
+		}
+		at := arm.MustID(harbor.String() + "/providers/" + policy.TypeAssignments + "/00000000-0000-4000-8000-000000000001")
+		change(func(tx resource.Tx) error {
+			return tx.Put(t.Context(), &resource.Doc{ID: at, Body: resource.Object{"properties": resource.Object{
+				"principalId": ci, "roleDefinitionId": policy.DefinitionID(everyone.Subscription(), name),
+				"condition": repo + " StringStartsWith 'team/' OR !ActionMatches{'*/content/read'}", "conditionVersion": "2.0",
+			}}})
+		})
+		check := func(when string, pull, push, data bool) {
+			t.Helper()
+			d, err := r.MayData(t.Context(), ci, policy.DataContentRead, harbor, "team/api")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if other, err := r.MayData(t.Context(), ci, policy.DataContentRead, harbor, "ops/x"); err != nil || other.Allowed {
+				t.Errorf("%s: the condition is not obeyed: %v", when, err)
+			}
+			if gotPull, gotPush := may(t, r, ci, policy.ActionPull, harbor), may(t, r, ci, policy.ActionPush, harbor); gotPull != pull || gotPush != push || d.Allowed != data {
+				t.Errorf("%s: pull %v, push %v, data %v", when, gotPull, gotPush, d.Allowed)
+			}
+		}
+		for _, when := range []string{"from the store", "from memory"} {
+			check(when+", without the role", false, false, false)
+			define(prod, []any{policy.ActionPull}, []any{})
+			check(when+", with it", true, false, true)
+			define(prod, []any{"*"}, []any{"*/pull/*"})
+			check(when+", changed", false, true, true)
+			define(arm.MustID(sub+"/resourceGroups/test"), []any{"*"}, []any{})
+			check(when+", assignable elsewhere", false, false, false)
+			// Were what it lacks lost, it would be given.
+			define(prod, []any{"*"}, nil)
+			change(func(tx resource.Tx) error {
+				doc, err := tx.Get(t.Context(), id)
+				if err != nil {
+					return err
+				}
+				resource.Lookup(doc.Body, "properties.permissions").([]any)[0].(resource.Object)["notActions"] = "*/pull/*"
+				return tx.Put(t.Context(), &doc)
+			})
+			check(when+", malformed", false, false, false)
+			change(func(tx resource.Tx) error { return tx.Delete(t.Context(), id) })
+			if when == "from the store" {
+				follow(t, r)
+			}
+		}
+	})
+}
+
+// An assignment whose condition cannot be read grants nothing, as one whose
+// condition is not true.
+func TestAConditionThatCannotBeReadGrantsNothing(t *testing.T) {
+	docs := store.NewResources(storetest.Open(t, storetest.SQLite(t)))
+	r := policy.NewRoles(docs)
+	for _, text := range []any{"", "x", json.Number("1"), nil, []any{}} {
+		err := docs.Update(t.Context(), func(tx resource.Tx) error {
+			id := arm.MustID(harbor.String() + "/providers/" + policy.TypeAssignments + "/00000000-0000-4000-8000-000000000001")
+			return tx.Put(t.Context(), &resource.Doc{ID: id, Body: resource.Object{"properties": resource.Object{"principalId": ci, "roleDefinitionId": policy.RoleOwner, "condition": text}}})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if may(t, r, ci, policy.ActionPull, harbor) {
+			t.Errorf("condition %v: may pull", text)
+		}
+	}
+}
+
 // What a decision costs depends on the caller's own assignments, not on how
 // many others there are.
 func BenchmarkMayAmong10000(b *testing.B) {
@@ -291,7 +384,10 @@ func BenchmarkMayAmong10000(b *testing.B) {
 	err := docs.Update(b.Context(), func(tx resource.Tx) error {
 		for i := range 10_000 {
 			id := arm.MustID(fmt.Sprintf("%s/providers/%s/00000000-0000-4000-8000-%012d", harbor, policy.TypeAssignments, i))
-			body := resource.Object{"principalId": fmt.Sprintf("22222222-2222-4222-8222-%012d", i), "roleDefinitionId": policy.RoleAcrPull}
+			body := resource.Object{
+				"principalId": fmt.Sprintf("22222222-2222-4222-8222-%012d", i), "roleDefinitionId": policy.RoleRepoReader,
+				"condition": fmt.Sprintf("((!(ActionMatches{'%s'}) AND !(ActionMatches{'%s'})) OR (%s StringStartsWithIgnoreCase 'team/%d/'))", policy.DataContentRead, policy.DataMetadataRead, repo, i),
+			}
 			if err := tx.Put(b.Context(), &resource.Doc{ID: id, Body: resource.Object{"properties": body}}); err != nil {
 				return err
 			}
@@ -310,7 +406,7 @@ func BenchmarkMayAmong10000(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		d, err := r.May(b.Context(), "22222222-2222-4222-8222-000000000007", policy.ActionPull, harbor)
+		d, err := r.MayData(b.Context(), "22222222-2222-4222-8222-000000000007", policy.DataContentRead, harbor, "team/7/app")
 		if err != nil || !d.Allowed {
 			b.Fatal(d, err)
 		}

@@ -3,10 +3,12 @@ package registry
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base32"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"hash/crc32"
 	"slices"
@@ -33,14 +35,14 @@ var ErrAdminOff = fault.Coded(fault.Invalid, "UnAuthorizedForCredentialOperation
 
 // newPassword is 200 random bits, so it needs no slow hash, after a prefix and
 // before a checksum by which scanners of leaked texts can know one.
-func newPassword() string {
+func newPassword(prefix string) string {
 	var b [25]byte
 	rand.Read(b[:])
 	text := base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 	secret := text.EncodeToString(b[:])
 	var sum [4]byte
 	binary.BigEndian.PutUint32(sum[:], crc32.ChecksumIEEE([]byte(secret)))
-	return "cvadm" + secret + text.EncodeToString(sum[:])
+	return prefix + secret + text.EncodeToString(sum[:])
 }
 
 // seal binds a password to its registry and its name: written over another's
@@ -64,7 +66,7 @@ func sealedFor(uid, name string) []byte { return []byte("registry admin " + uid 
 
 func (c Config) newPasswords(doc *resource.Doc, names ...string) error {
 	for _, name := range names {
-		sealed, err := c.seal(doc.UID, name, newPassword())
+		sealed, err := c.seal(doc.UID, name, newPassword("cvadm"))
 		if err != nil {
 			return fmt.Errorf("seal a password of %s: %w", doc.ID, err)
 		}
@@ -126,27 +128,52 @@ func (c Config) regenerateCredential(ctx context.Context, tx resource.Tx, doc re
 // pointer, so that printing Settings prints an address.
 type admin struct {
 	user      string
-	passwords []string
+	passwords []adminPassword
 }
+
+// adminPassword is one of the two, and an id of this very password: what was
+// bought with it ends when another takes its place.
+type adminPassword struct{ id, secret string }
 
 // WithAdmin returns a copy of s whose admin user has these passwords.
 func (s Settings) WithAdmin(passwords ...string) *Settings {
-	s.admin = &admin{s.Name, passwords}
+	a := &admin{user: s.Name}
+	for _, secret := range passwords {
+		if secret == "" {
+			continue // an empty secret would be everybody's
+		}
+		// The password is long and random, so this says nothing about it.
+		sum := sha256.Sum256([]byte("admin password " + s.UID + " " + secret))
+		a.passwords = append(a.passwords, adminPassword{hex.EncodeToString(sum[:8]), secret})
+	}
+	s.admin = a
 	return &s
 }
 
 // CheckAdmin reports whether these are the credentials of the admin user, and
-// that it is enabled. The passwords are random and long: comparing them takes
-// no hash, and the same time however much of a guess is right.
+// that it is enabled.
 func (s *Settings) CheckAdmin(user, password string) bool {
+	_, ok := s.AdminPassword(user, password)
+	return ok
+}
+
+// AdminPassword is CheckAdmin, and says which of the passwords it was. They
+// are random and long: comparing them takes no hash, and the same time however
+// much of a guess is right.
+func (s *Settings) AdminPassword(user, password string) (id string, ok bool) {
 	if !s.AdminUser || s.admin == nil || !strings.EqualFold(user, s.admin.user) {
-		return false
+		return "", false
 	}
-	right := 0
-	for _, secret := range s.admin.passwords {
-		if secret != "" {
-			right |= subtle.ConstantTimeCompare([]byte(secret), []byte(password))
+	for _, p := range s.admin.passwords {
+		if subtle.ConstantTimeCompare([]byte(p.secret), []byte(password)) == 1 {
+			id, ok = p.id, true
 		}
 	}
-	return right == 1
+	return id, ok
+}
+
+// HasAdminPassword reports whether the admin user has the password of that id
+// still.
+func (s *Settings) HasAdminPassword(id string) bool {
+	return s.admin != nil && slices.ContainsFunc(s.admin.passwords, func(p adminPassword) bool { return p.id == id })
 }

@@ -48,15 +48,17 @@ func (c Config) check(ch *resource.Change) []fault.Field {
 		// who reach blobs by the data hosts' private addresses.
 		resource.Assign(k.body, pathDataEndpoint, resource.Lookup(ch.Old.Body, pathDataEndpoint))
 	}
+	if resource.Lookup(k.body, pathMode) == nil && ch.Old != nil {
+		// A client that knows nothing of modes must not change what decides
+		// about content.
+		resource.Assign(k.body, pathMode, resource.Lookup(ch.Old.Body, pathMode))
+	}
 	sku := k.word("sku.name", "", Basic, Standard, Premium)
 	if resource.Lookup(k.body, "sku.name") == nil {
 		k.bad("sku.name", "is required: Basic, Standard or Premium")
 	}
 	if sku != "" {
 		resource.Assign(k.body, "sku.tier", sku)
-	}
-	if kind, _ := resource.Lookup(k.body, "identity.type").(string); k.body["identity"] != nil && !strings.EqualFold(kind, "None") {
-		k.bad("identity", "managed identities of registries are not in this version")
 	}
 	k.settings(c, sku)
 	k.policies()
@@ -82,6 +84,10 @@ func (k *checker) settings(c Config, sku string) {
 		k.bad(pathPublic, "public network access cannot be disabled for the SKU %s; it needs Premium", sku)
 	}
 	k.word("properties.networkRuleBypassOptions", "AzureServices", "AzureServices", "None")
+	k.word(pathARMTokens, "enabled", "enabled", "disabled")
+	k.word(pathMode, LegacyMode, LegacyMode, AbacMode)
+	k.regional(sku)
+	k.retention(sku)
 	k.word("properties.zoneRedundancy", "Disabled", "Enabled", "Disabled")
 	k.word("properties.policies.exportPolicy.status", "enabled", "enabled", "disabled")
 	if status := resource.Lookup(k.body, "properties.policies.exportPolicy.status"); status == "disabled" && public != "Disabled" {
@@ -108,13 +114,10 @@ func (k *checker) rules(sku string) {
 	for i, r := range rules {
 		k.rule(fmt.Sprintf("%s[%d]", pathIPRules, i), r)
 	}
-	subnets, ok := set["virtualNetworkRules"].([]any)
-	if !ok && set["virtualNetworkRules"] != nil || len(subnets) > 0 {
-		k.bad("properties.networkRuleSet.virtualNetworkRules", "subnet rules are not in this version; use a private endpoint")
-	}
+	subnets := k.subnetRules(set)
 	action := k.word(pathDefault, "Allow", "Allow", "Deny")
 	switch {
-	case sku != Premium && sku != "" && (action == "Deny" || len(rules) > 0):
+	case sku != Premium && sku != "" && (action == "Deny" || len(rules) > 0 || subnets > 0):
 		k.bad("properties.networkRuleSet", "network rules are not supported for the SKU %s; they need Premium", sku)
 	case len(rules) > MaxIPRules:
 		k.bad(pathIPRules, "The requested feature IP rule exceeds allowed quota %d for the SKU %s.", MaxIPRules, Premium)
@@ -184,12 +187,8 @@ func ruleText(p netip.Prefix) string {
 var later = []struct{ path, only, what string }{
 	{"properties.policies.quarantinePolicy.status", "disabled", "quarantine"},
 	{"properties.policies.trustPolicy.status", "disabled", "content trust"},
-	{"properties.policies.retentionPolicy.status", "disabled", "retention of untagged manifests"},
 	{"properties.policies.softDeletePolicy.status", "disabled", "soft delete"},
-	{"properties.policies.azureADAuthenticationAsArmPolicy.status", "enabled", "refusing Resource Manager tokens"},
 	{"properties.encryption.status", "disabled", "encryption with a customer's key"},
-	{"properties.roleAssignmentMode", "LegacyRegistryPermissions", "permission by repository"},
-	{"properties.regionalEndpoints", "Disabled", "regional endpoints"},
 	{"properties.endpointProtocol", "IPv4", "IPv6"},
 	{"properties.metadataSearch", "Disabled", "metadata search"},
 }
@@ -217,7 +216,6 @@ func (k *checker) policies() {
 		value any
 	}{
 		{"properties.policies.trustPolicy.type", "Notary"},
-		{"properties.policies.retentionPolicy.days", json.Number("7")},
 		{"properties.policies.softDeletePolicy.retentionDays", json.Number("7")},
 	} {
 		if resource.Lookup(k.body, d.path) == nil {

@@ -35,6 +35,7 @@ type Directory struct {
 	known   map[string]*Settings
 	unknown map[string]struct{}
 	loading map[string]*load
+	tokens  shelf
 }
 
 // load is a read of one name that is under way.
@@ -95,6 +96,7 @@ func (d *Directory) Live() <-chan struct{} { return d.began }
 // forgetAll is called with mu held, or before anybody else has d.
 func (d *Directory) forgetAll() {
 	d.known, d.unknown = map[string]*Settings{}, map[string]struct{}{}
+	d.tokens.forgetAll()
 	for _, l := range d.loading {
 		l.outdated = true
 	}
@@ -111,6 +113,7 @@ func (d *Directory) forget(ids []arm.ID) {
 		if name == "" {
 			continue
 		}
+		d.tokens.forget(name, id)
 		delete(d.known, name)
 		delete(d.unknown, name)
 		if l := d.loading[name]; l != nil {
@@ -132,7 +135,7 @@ func nameIn(id arm.ID) string {
 
 // ByHost implements Lookup.
 func (d *Directory) ByHost(ctx context.Context, host string) (*Settings, error) {
-	name, data := d.name(host)
+	name, regional := d.name(host)
 	if name == "" || CheckName(name) != "" {
 		return nil, nil
 	}
@@ -140,7 +143,7 @@ func (d *Directory) ByHost(ctx context.Context, host string) (*Settings, error) 
 	if err != nil || s == nil {
 		return nil, err
 	}
-	if data && !slices.Contains(s.DataHosts, host) {
+	if regional && !slices.Contains(s.DataHosts, host) && !slices.Contains(s.RegionalHosts, host) {
 		return nil, nil // another region's, or nobody's
 	}
 	return s, nil
@@ -154,9 +157,9 @@ func (d *Directory) ByName(ctx context.Context, name string) (*Settings, error) 
 	return d.byName(ctx, strings.ToLower(name))
 }
 
-// name is the registry that a host can only be of, and whether it is a data
-// host.
-func (d *Directory) name(host string) (name string, data bool) {
+// name is the registry that a host can only be of, and whether it is one of
+// its hosts in a region.
+func (d *Directory) name(host string) (name string, regional bool) {
 	if name, ok := d.alias[host]; ok {
 		return name, false
 	}
@@ -165,7 +168,7 @@ func (d *Directory) name(host string) (name string, data bool) {
 		return "", false
 	}
 	name, rest, more := strings.Cut(labels, ".")
-	if more && !strings.HasSuffix(rest, ".data") {
+	if more && !strings.HasSuffix(rest, ".data") && !strings.HasSuffix(rest, ".geo") {
 		return "", false // harbor.privatelink is a name of DNS, not of a registry
 	}
 	return name, more
@@ -219,7 +222,7 @@ func (d *Directory) byName(ctx context.Context, name string) (*Settings, error) 
 }
 
 // evict makes room for one more, at the cost of any.
-func evict[V any](m map[string]V, limit int) {
+func evict[K comparable, V any](m map[K]V, limit int) {
 	for key := range m {
 		if len(m) < limit {
 			return
@@ -258,15 +261,20 @@ func (c Config) compile(doc resource.Doc) (*Settings, error) {
 	name := doc.ID.Name()
 	s := Settings{
 		ID: doc.ID, UID: doc.UID, Name: name, Host: c.host(name), Aliases: c.Aliases[strings.ToLower(name)],
-		Location: text("location"), SKU: text("sku.name"),
+		Location: text("location"), Routed: routed(&doc), SKU: text("sku.name"), Mode: mode(doc), Modes: text(pathModes),
 		// What is not said plainly is the safer of the two.
 		PublicAccess:  text(pathPublic) == "Enabled",
 		DefaultAllow:  text(pathDefault) == "Allow" || at("properties.networkRuleSet") == nil,
+		Bypass:        text("properties.networkRuleBypassOptions") == "AzureServices",
+		TaskBypass:    flag("properties.networkRuleBypassAllowedForTasks"),
 		AdminUser:     flag(pathAdmin),
 		AnonymousPull: flag(pathAnonymous),
 		DataEndpoint:  flag(pathDataEndpoint),
 		DataHosts:     c.dataHosts(&doc),
+		RegionalHosts: c.regionalHosts(&doc),
 		EverPrivate:   EverPrivate(doc),
+
+		RegistryAudienceOnly: text(pathARMTokens) != "enabled",
 	}
 	rules, _ := at(pathIPRules).([]any)
 	for _, r := range rules {
@@ -277,6 +285,16 @@ func (c Config) compile(doc resource.Doc) (*Settings, error) {
 			return nil, err
 		}
 		s.IPRules = append(s.IPRules, p)
+	}
+	subnets, err := storedSubnets(&doc)
+	if err != nil {
+		return nil, err
+	}
+	for i, id := range subnets {
+		if s.Subnets == nil {
+			s.Subnets = make(map[string]int, len(subnets))
+		}
+		s.Subnets[id.Key()] = i + 1
 	}
 	secrets, err := c.passwords(doc)
 	if err != nil {

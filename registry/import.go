@@ -31,6 +31,9 @@ var (
 	// ErrNoExport is a source whose content is to stay where it is.
 	ErrNoExport = fault.Coded(fault.Denied, "ExportNotAllowed", "the source registry's export policy forbids it")
 
+	// ErrFull is a target that has reached its SKU's limit.
+	ErrFull = fault.Coded(fault.Conflict, "StorageLimitReached", "the registry has reached the storage limit of its SKU")
+
 	errNoPull = fault.Coded(fault.Denied, "AuthorizationFailed", "the caller may not pull from the source")
 )
 
@@ -104,6 +107,11 @@ func (c Config) importImage(ctx context.Context, tx resource.Tx, doc resource.Do
 	}
 	if err := c.untaken(ctx, doc, r.im); err != nil {
 		return resource.Work{}, err
+	}
+	if sku, _ := resource.Lookup(doc.Body, "sku.name").(string); c.Room != nil {
+		if err := c.Room(ctx, doc.UID, sku); err != nil {
+			return resource.Work{}, ErrFull.Detail("The registry %s has reached the storage limit of the SKU %s.", doc.ID.Name(), sku)
+		}
 	}
 	text, err := json.Marshal(r.im)
 	if err != nil {
@@ -292,16 +300,18 @@ func (r *importRequest) locate(ctx context.Context, tx resource.Reader) error {
 		if err != nil || !strings.EqualFold(id.Type(), TypeName) {
 			return fault.Problems([]fault.Field{{Path: "source.resourceId", Message: "is not the id of a registry"}})
 		}
-		// Asked before it is looked for: an id that does not exist and one
-		// that is not the caller's to pull from get the same answer.
-		if !r.mayPull(id) {
+		// An id that does not exist and one that is not the caller's to pull
+		// from get the same answer.
+		source, err = tx.Get(ctx, id)
+		switch {
+		case errors.Is(err, resource.ErrUnknown) && !r.holdsPull(id):
 			return r.noPull(id.String())
-		}
-		if source, err = tx.Get(ctx, id); err != nil {
-			if errors.Is(err, resource.ErrUnknown) {
-				err = resource.ErrUnknown.Detail("The resource '%.200s' was not found.", r.id)
-			}
+		case errors.Is(err, resource.ErrUnknown):
+			return resource.ErrUnknown.Detail("The resource '%.200s' was not found.", r.id)
+		case err != nil:
 			return err
+		case !r.mayPull(source):
+			return r.noPull(id.String())
 		}
 	case name != "":
 		id, err := resource.Holder(ctx, tx, TypeName, name)
@@ -314,7 +324,7 @@ func (r *importRequest) locate(ctx context.Context, tx resource.Reader) error {
 		if err != nil {
 			return err
 		}
-		if !r.mayPull(id) && !r.c.opens(source, r.im.Source.Username, r.password) {
+		if !r.mayPull(source) && !r.c.opens(source, r.im.Source.Username, r.password) {
 			return r.noPull(r.im.Source.Host)
 		}
 	default:
@@ -332,7 +342,17 @@ func (r *importRequest) locate(ctx context.Context, tx resource.Reader) error {
 	return r.c.passes(&source)
 }
 
-func (r *importRequest) mayPull(id arm.ID) bool {
+// mayPull reports whether the caller may have what is to be copied, as the
+// source's permission mode says: else a control plane role would be a way
+// around the conditions of the data plane.
+func (r *importRequest) mayPull(source resource.Doc) bool {
+	if mode(source) == AbacMode {
+		return r.by.MayData != nil && r.by.MayData(TypeName+"/repositories/content/read", source.ID, r.im.Source.Repo)
+	}
+	return r.holdsPull(source.ID)
+}
+
+func (r *importRequest) holdsPull(id arm.ID) bool {
 	return r.by.May != nil && r.by.May(TypeName+"/pull/read", id)
 }
 

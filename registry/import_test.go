@@ -183,6 +183,37 @@ func TestImportNeedsPullAtItsSource(t *testing.T) {
 }
 
 // row:95: export policy and network rules with bypass None are obeyed by import.
+// Where conditions decide about the source's content, a role that lists actions
+// is no way around them.
+func TestImportObeysTheSourcesPermissionMode(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := openImport(t, db)
+		quay := arm.MustID(registries + "quayside")
+		if _, err := w.Patch(t.Context(), owner, quay, object(t, `{"properties":{"roleAssignmentMode":"AbacRepositoryPermissions"}}`), resource.Condition{}); err != nil {
+			t.Fatal(err)
+		}
+		all := func(string, arm.ID) bool { return true }
+		for name, c := range map[string]struct {
+			data func(string, arm.ID, string) bool
+			ok   bool
+		}{
+			"actions only":               {nil, false},
+			"data of another repository": {func(_ string, _ arm.ID, repo string) bool { return repo == "other" }, false},
+			"data of this one": {func(action string, at arm.ID, repo string) bool {
+				return action == "Microsoft.ContainerRegistry/registries/repositories/content/read" && at.Equal(quay) && repo == "app"
+			}, true},
+		} {
+			by := resource.Caller{ObjectID: "x", Name: "x", May: all, MayData: c.data}
+			for _, source := range []string{`"resourceId":"` + quay.String() + `"`, `"registryUri":"quayside.cr.cove.internal"`} {
+				_, err := w.importing(by, "harbor", `{"source":{`+source+`,"sourceImage":"app:1"}}`)
+				if (err == nil) != c.ok || err != nil && !fault.Is(err, fault.Denied) {
+					t.Errorf("%s, %s: %v", name, source, err)
+				}
+			}
+		}
+	})
+}
+
 func TestImportObeysTheRegistriesRules(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := openImport(t, db)

@@ -19,23 +19,35 @@ type Settings struct {
 	Host     string // the login server, lower case: myregistry.cr.cove.internal
 	Aliases  []string
 	Location string
-	SKU      string // Basic, Standard, Premium
+	Routed   []string // regions that Host may lead to, the home first
+	SKU      string   // Basic, Standard, Premium
+	Mode     string   // roleAssignmentMode: LegacyMode or AbacMode
+	Modes    string   // how often that has been switched, "" for never
 
 	PublicAccess  bool           // publicNetworkAccess is Enabled
 	DefaultAllow  bool           // networkRuleSet.defaultAction is Allow
 	IPRules       []netip.Prefix // networkRuleSet.ipRules, in their order
+	Subnets       map[string]int // networkRuleSet.virtualNetworkRules: key of the subnet to its number, from 1
+	Bypass        bool           // networkRuleBypassOptions is AzureServices
+	TaskBypass    bool           // networkRuleBypassAllowedForTasks
 	AdminUser     bool           // adminUserEnabled
 	AnonymousPull bool           // anonymousPullEnabled
 	DataEndpoint  bool           // dataEndpointEnabled
 	DataHosts     []string       // <name>.<region>.data.<suffix>
+	RegionalHosts []string       // <name>.<region>.geo.<suffix>: login servers of single regions, where they are on
 	EverPrivate   bool           // has or had a private endpoint: public DNS keeps the privatelink label
+
+	// RegistryAudienceOnly says that tokens for the Resource Manager are not
+	// exchanged here (azureADAuthenticationAsArmPolicy is disabled).
+	RegistryAudienceOnly bool
 
 	admin *admin
 }
 
 // Lookup finds registries for the data path.
 type Lookup interface {
-	// ByHost returns the registry whose login server, data host or alias is
+	// ByHost returns the registry whose login server, data host, regional
+	// host or alias is
 	// host (lower case, no port), or nil. It reads no disk on a hit.
 	ByHost(ctx context.Context, host string) (*Settings, error)
 }

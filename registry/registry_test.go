@@ -133,7 +133,7 @@ func TestDefaultsOfANewRegistry(t *testing.T) {
 				"publicNetworkAccess":"Enabled","networkRuleSet":{"defaultAction":"Allow","ipRules":[]},
 				"networkRuleBypassOptions":"AzureServices","networkRuleBypassAllowedForTasks":false,
 				"privateEndpointConnections":[],"zoneRedundancy":"Disabled","encryption":{"status":"disabled"},
-				"roleAssignmentMode":"LegacyRegistryPermissions","regionalEndpoints":"Disabled","endpointProtocol":"IPv4","metadataSearch":"Disabled",
+				"roleAssignmentMode":"LegacyRegistryPermissions","regionalEndpoints":"Disabled","regionalEndpointHostNames":[],"endpointProtocol":"IPv4","metadataSearch":"Disabled",
 				"policies":{
 					"quarantinePolicy":{"status":"disabled"},"trustPolicy":{"type":"Notary","status":"disabled"},
 					"retentionPolicy":{"days":7,"status":"disabled"},"exportPolicy":{"status":"enabled"},
@@ -145,6 +145,34 @@ func TestDefaultsOfANewRegistry(t *testing.T) {
 		if set := resource.Lookup(basic, "properties.networkRuleSet"); set != nil {
 			t.Errorf("a Basic registry has network rules: %v", set)
 		}
+	})
+}
+
+// row:75: the permission mode is a property that is shown, set by PUT and PATCH
+// in any case of letters, and kept by a PUT that does not say.
+func TestThePermissionModeIsSwitched(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := open(t, db)
+		id := registries + "harbor"
+		directory := registry.NewDirectory(w.store, w.c)
+		sees := func(when, want string, got resource.Object) {
+			t.Helper()
+			s, err := directory.ByName(t.Context(), "harbor")
+			if err != nil || s.Mode != want || resource.Lookup(got, "properties.roleAssignmentMode") != want {
+				t.Errorf("%s: %v shown, %q obeyed, want %s (%v)", when, resource.Lookup(got, "properties.roleAssignmentMode"), s.Mode, want, err)
+			}
+		}
+		body := func(mode string) string {
+			return `{"location":"eastus","sku":{"name":"Basic"},"properties":{` + mode + `}}`
+		}
+		sees("a new one", registry.LegacyMode, w.put(id, body("")))
+		sees("switched", registry.AbacMode, w.put(id, body(`"RoleAssignmentMode":"abacrepositorypermissions"`)))
+		sees("a PUT that does not say", registry.AbacMode, w.put(id, body(`"adminUserEnabled":true`)))
+		back, err := w.Patch(t.Context(), owner, arm.MustID(id), object(t, `{"properties":{"roleAssignmentMode":"legacyRegistryPermissions"}}`), resource.Condition{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sees("switched back", registry.LegacyMode, back.Body)
 	})
 }
 
@@ -240,7 +268,7 @@ func TestRefusals(t *testing.T) {
 			{"harbor", "Premium", `{"networkRuleSet":{"ipRules":[{"value":"10.0.0.1","Value":"10.0.0.2"}]}}`, "given twice"},
 			{"harbor", "Premium", `{"networkRuleSet":{"ipRules":[{"value":"10.0.0.1","action":"Deny"}]}}`, "ipRules[0].action: must be Allow"},
 			{"harbor", "Premium", `{"networkRuleSet":{"defaultAction":"Perhaps"}}`, "defaultAction: must be one of Allow, Deny"},
-			{"harbor", "Premium", `{"networkRuleSet":{"virtualNetworkRules":[{"id":"x"}]}}`, "virtualNetworkRules: "},
+			{"harbor", "Premium", `{"networkRuleSet":{"virtualNetworkRules":[{"id":"x"}]}}`, "virtualNetworkRules[0].id: "},
 			{"harbor", "Premium", rules(201), "The requested feature IP rule exceeds allowed quota 200 for the SKU Premium."},
 			{"harbor", "Premium", `{"policies":{"exportPolicy":{"status":"disabled"}}}`, "exportPolicy.status: "},
 			{"harbor", "Premium", `{"policies":{"quarantinePolicy":{"status":"enabled"}}}`, "quarantine is not in this version"},
@@ -248,7 +276,7 @@ func TestRefusals(t *testing.T) {
 			{"harbor", "Premium", `{"policies":{"quarantinePolicy":"on"}}`, "quarantinePolicy: must be an object"},
 			{"harbor", "Premium", `{"policies":"none"}`, "policies: must be an object"},
 			{"harbor", "Premium", `{"encryption":{"status":"enabled"}}`, "encryption with a customer's key is not in this version"},
-			{"harbor", "Premium", `{"roleAssignmentMode":"AbacRepositoryPermissions"}`, "not in this version"},
+			{"harbor", "Premium", `{"roleAssignmentMode":"Abac"}`, "roleAssignmentMode: must be one of LegacyRegistryPermissions, AbacRepositoryPermissions"},
 		} {
 			_, err := w.try(registries+c.name, `{"location":"eastus","sku":{"name":"`+c.sku+`"},"properties":`+c.properties+`}`)
 			if !fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), c.want) {

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"cove.example/cove/arm"
@@ -16,6 +17,12 @@ const TypeReplication = TypeName + "/replications"
 // registry's own document, so that the data path needs no second read.
 const pathRegions = "cove.regions"
 
+// pathUnrouted are those of pathRegions that the global name does not lead to.
+const pathUnrouted = "cove.unrouted"
+
+// pathEndpointEnabled says whether the registry's global name may lead to a
+// replication's region. Its content is kept up to date either way, and its own
+// hosts answer (source: the documentation of Azure Container Registry).
 const pathEndpointEnabled = "properties.regionEndpointEnabled"
 
 // Replications is the row for replications. Which regions there can be is the
@@ -52,13 +59,10 @@ func checkReplication(ch *resource.Change) []fault.Field {
 		return k.problems
 	}
 	k.spell("properties", "regionEndpointEnabled", "zoneRedundancy")
-	switch v := resource.Lookup(k.body, pathEndpointEnabled).(type) {
+	switch resource.Lookup(k.body, pathEndpointEnabled).(type) {
 	case nil:
 		resource.Assign(k.body, pathEndpointEnabled, true)
 	case bool:
-		if !v {
-			k.bad(pathEndpointEnabled, "keeping a region out of the global endpoint's routing is not in this version; it can only be true")
-		}
 	default:
 		k.bad(pathEndpointEnabled, "must be true or false")
 	}
@@ -67,12 +71,13 @@ func checkReplication(ch *resource.Change) []fault.Field {
 }
 
 func (c Config) putReplication(ctx context.Context, tx resource.Tx, ch *resource.Change) error {
-	if ch.Old != nil {
-		return nil // its location cannot change, and nothing else matters to the registry
-	}
 	reg, err := tx.Get(ctx, ch.New.ID.Parent())
 	if err != nil {
 		return err
+	}
+	if ch.Old != nil {
+		// Its location cannot change: nothing else matters to the registry.
+		return reroute(ctx, tx, reg, *ch.New)
 	}
 	where, _ := ch.New.Body["location"].(string)
 	if sku, _ := resource.Lookup(reg.Body, "sku.name").(string); sku != Premium {
@@ -119,7 +124,8 @@ func (c Config) setRegions(ctx context.Context, tx resource.Tx, reg resource.Doc
 		regions = append(regions, r.Body["location"])
 	}
 	resource.Assign(reg.Body, pathRegions, regions)
-	c.nameDataHosts(&reg)
+	setUnrouted(&reg, replicas)
+	c.nameHosts(&reg)
 	if err := tx.Put(ctx, &reg); err != nil {
 		return err
 	}
@@ -127,6 +133,37 @@ func (c Config) setRegions(ctx context.Context, tx resource.Tx, reg resource.Doc
 		return nil
 	}
 	return c.RegionsChanged(ctx, tx, reg, by)
+}
+
+// setUnrouted writes into the registry which replicas take no part in the
+// routing of its global name.
+func setUnrouted(reg *resource.Doc, replicas []resource.Doc) {
+	unrouted := []any{}
+	for _, r := range replicas {
+		if on, given := resource.Lookup(r.Body, pathEndpointEnabled).(bool); given && !on {
+			unrouted = append(unrouted, r.Body["location"])
+		}
+	}
+	resource.Assign(reg.Body, pathUnrouted, unrouted)
+}
+
+// reroute follows a change of a replica's part in the routing.
+func reroute(ctx context.Context, tx resource.Tx, reg, replica resource.Doc) error {
+	all, err := replications(ctx, tx, reg.ID)
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		if all[i].ID.Equal(replica.ID) {
+			all[i] = replica
+		}
+	}
+	before, _ := resource.Lookup(reg.Body, pathUnrouted).([]any)
+	setUnrouted(&reg, all)
+	if after, _ := resource.Lookup(reg.Body, pathUnrouted).([]any); slices.Equal(before, after) {
+		return nil // a tag, say: the registry has not changed
+	}
+	return tx.Put(ctx, &reg)
 }
 
 func replications(ctx context.Context, r resource.Reader, reg arm.ID) ([]resource.Doc, error) {
@@ -150,6 +187,13 @@ func regions(doc *resource.Doc) []string {
 	return all
 }
 
+// routed are the regions that a registry's global name may lead to, its home
+// first.
+func routed(doc *resource.Doc) []string {
+	unrouted, _ := resource.Lookup(doc.Body, pathUnrouted).([]any)
+	return slices.DeleteFunc(regions(doc), func(region string) bool { return slices.Contains(unrouted, any(region)) })
+}
+
 // dataHosts are the hosts that blobs are downloaded from, one a region.
 func (c Config) dataHosts(doc *resource.Doc) []string {
 	var hosts []string
@@ -159,9 +203,10 @@ func (c Config) dataHosts(doc *resource.Doc) []string {
 	return hosts
 }
 
-// nameDataHosts keeps the data hosts that are shown with the registry.
-func (c Config) nameDataHosts(doc *resource.Doc) {
+// nameHosts keeps the hosts in regions that are shown with the registry.
+func (c Config) nameHosts(doc *resource.Doc) {
 	resource.Assign(doc.Body, pathDataHosts, c.shownDataHosts(doc))
+	resource.Assign(doc.Body, pathRegionalHosts, c.shownRegionalHosts(doc))
 }
 
 // shownDataHosts are the data hosts where dedicated data endpoints are on.

@@ -74,6 +74,17 @@ func TestReplications(t *testing.T) {
 		if got := hosts(); got != both {
 			t.Errorf("after a refusal: %s", got)
 		}
+		// A replica may be kept out of the global name's routing; its hosts stay,
+		// and nobody who has addresses is told.
+		for _, c := range []struct{ properties, want string }{
+			{`{"regionEndpointEnabled":false}`, "[westeurope]"}, {`{"regionEndpointEnabled":true}`, "[westeurope eastus]"}, {`{}`, "[westeurope eastus]"},
+		} {
+			w.put(harbor+"/replications/eastus", `{"location":"eastus","properties":`+c.properties+`}`)
+			s, err := dir.ByHost(t.Context(), "harbor.cr.cove.internal")
+			if err != nil || fmt.Sprint(s.Routed) != c.want || !isData(east) || len(told) != 2 {
+				t.Errorf("with %s it is routed to %v, want %s; %d were told, %v", c.properties, s.Routed, c.want, len(told), err)
+			}
+		}
 		for body, want := range map[string]error{
 			`{"location":"eastus"}`:     registry.ErrReplicated,
 			`{"location":"westeurope"}`: registry.ErrReplicated,
@@ -82,7 +93,7 @@ func TestReplications(t *testing.T) {
 				t.Errorf("%s: %v", body, err)
 			}
 		}
-		for _, body := range []string{`{"location":"mars"}`, `{"location":"northeurope","properties":{"regionEndpointEnabled":false}}`, `{}`} {
+		for _, body := range []string{`{"location":"mars"}`, `{"location":"northeurope","properties":{"regionEndpointEnabled":"no"}}`, `{}`} {
 			if _, err := w.try(harbor+"/replications/second", body); !fault.Is(err, fault.Invalid) {
 				t.Errorf("%s: %v", body, err)
 			}
@@ -131,17 +142,5 @@ func TestUsages(t *testing.T) {
 				t.Errorf("%s:\n got %s\nwant %s", id, got, want)
 			}
 		}
-	})
-}
-
-// A registry that acts as an identity would be one that can be given roles:
-// until it can, it is not said to have one.
-func TestIdentityIsRefused(t *testing.T) {
-	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		w := open(t, db)
-		if _, err := w.try(registries+"harbor", `{"location":"westeurope","sku":{"name":"Premium"},"identity":{"type":"SystemAssigned"}}`); !fault.Is(err, fault.Invalid) {
-			t.Errorf("with an identity: %v", err)
-		}
-		w.put(registries+"harbor", `{"location":"westeurope","sku":{"name":"Premium"},"identity":{"type":"none"}}`)
 	})
 }

@@ -3,8 +3,10 @@ package registry
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,6 +29,22 @@ const (
 	Premium  = "Premium"
 )
 
+// The permission modes of a registry, which say what decides about its
+// content. A credential is bound to the mode it was issued in.
+const (
+	LegacyMode = "LegacyRegistryPermissions" // Actions of roles, everywhere in the registry
+	AbacMode   = "AbacRepositoryPermissions" // DataActions of roles, with conditions
+)
+
+// mode is a registry's permission mode. A document that was written before
+// there was a second one says nothing, or says Legacy.
+func mode(doc resource.Doc) string {
+	if v, _ := resource.Lookup(doc.Body, pathMode).(string); v == AbacMode {
+		return AbacMode
+	}
+	return LegacyMode
+}
+
 // DropTask is the kind of the task that deletes the content of a registry that
 // has been deleted. Its body is a Drop.
 const DropTask = "content.drop"
@@ -47,12 +65,20 @@ type Config struct {
 	// DefaultPublicAccess is publicNetworkAccess of a new registry that does
 	// not say: "" is Enabled, as Azure has it.
 	DefaultPublicAccess string
+	// EndpointLimits are how many private endpoints single registries may
+	// have, by lower-case name, where it is not what their age says.
+	EndpointLimits map[string]int
 	// Sealer keeps admin passwords unreadable in the database.
 	Sealer Sealer
+	// Now is the clock by which passwords of tokens are made; nil is time.Now.
+	Now func() time.Time
 	// Size is how many bytes the content of a registry takes, by UID.
 	Size func(ctx context.Context, uid string) (int64, error)
 	// Tagged reports whether a repository of a registry, by UID, has a tag.
 	Tagged func(ctx context.Context, uid string, repo oci.Repo, tag oci.Tag) (bool, error)
+	// Room fails with oci.ErrDisallowed where a registry, by UID and SKU, may
+	// hold no more; nil is no limit.
+	Room func(ctx context.Context, uid, sku string) error
 	// RegionsChanged runs in the transaction that adds a region to a registry
 	// or takes one away, when the registry has been written.
 	RegionsChanged func(ctx context.Context, tx resource.Tx, reg resource.Doc, by resource.Caller) error
@@ -68,10 +94,13 @@ const (
 	pathAdmin        = "properties.adminUserEnabled"
 	pathAnonymous    = "properties.anonymousPullEnabled"
 	pathDataEndpoint = "properties.dataEndpointEnabled"
+	pathMode         = "properties.roleAssignmentMode"
+	pathARMTokens    = "properties.policies.azureADAuthenticationAsArmPolicy.status"
 	pathDefault      = "properties.networkRuleSet.defaultAction"
 	pathIPRules      = "properties.networkRuleSet.ipRules"
-	// The rest is cove's own: sealed passwords, and whether the registry has
-	// ever had a private endpoint.
+	// The rest is cove's own: how often the mode was switched, sealed passwords,
+	// and whether the registry has ever had a private endpoint.
+	pathModes       = "cove.modes"
 	pathPasswords   = "cove.passwords"
 	pathEverPrivate = "cove.everPrivate"
 )
@@ -96,7 +125,7 @@ func CheckName(name string) string {
 func Type(c Config) resource.Type {
 	return resource.Type{
 		Name:      TypeName,
-		ReadOnly:  []string{pathLoginServer, pathCreated, pathDataHosts, pathConnections, "properties.status", "sku.tier", "cove"},
+		ReadOnly:  []string{pathLoginServer, pathCreated, pathDataHosts, pathRegionalHosts, pathRetentionUpdated, pathConnections, "properties.status", "sku.tier", "cove"},
 		Secret:    []string{"cove"},
 		Unique:    true,
 		CheckName: CheckName,
@@ -105,7 +134,7 @@ func Type(c Config) resource.Type {
 		Put:       c.put,
 		Delete:    c.delete,
 		Show:      c.show,
-		Actions:   map[string]resource.Action{"listCredentials": c.listCredentials, "regenerateCredential": c.regenerateCredential},
+		Actions:   map[string]resource.Action{"listCredentials": c.listCredentials, "regenerateCredential": c.regenerateCredential, "generateCredentials": c.generateCredentials},
 		Long:      map[string]resource.Long{"importImage": c.importImage},
 		Computed:  map[string]resource.Computed{"listUsages": c.usages, "privateLinkResources": c.linkResources},
 	}
@@ -120,14 +149,28 @@ func (c Config) put(ctx context.Context, tx resource.Tx, ch *resource.Change) er
 			return err
 		}
 	}
+	if err := c.putSubnetRules(ctx, tx, ch); err != nil {
+		return err
+	}
 	resource.Assign(doc.Body, pathLoginServer, host)
+	if ch.Old != nil && mode(*ch.Old) != mode(*doc) {
+		before, _ := resource.Lookup(doc.Body, pathModes).(string)
+		n, _ := strconv.Atoi(before) // "" is none
+		resource.Assign(doc.Body, pathModes, strconv.Itoa(n+1))
+	}
 	if ch.Old == nil {
 		resource.Assign(doc.Body, pathCreated, ch.Now.UTC().Format(time.RFC3339Nano))
 	}
 	if sku, _ := resource.Lookup(doc.Body, "sku.name").(string); sku != Premium && len(regions(doc)) > 1 {
 		return fault.Problems([]fault.Field{{Path: "sku.name", Message: "the registry has replications, which need Premium"}})
 	}
-	c.nameDataHosts(doc)
+	if err := fewEnough(ctx, tx, ch); err != nil {
+		return err
+	}
+	c.nameHosts(doc)
+	if err := errors.Join(c.regionalChanged(ctx, tx, ch), c.putRetention(ctx, tx, ch)); err != nil {
+		return err
+	}
 	if on, _ := resource.Lookup(doc.Body, pathAdmin).(bool); on && resource.Lookup(doc.Body, pathPasswords) == nil {
 		return c.newPasswords(doc, passwordNames...)
 	}
@@ -148,6 +191,13 @@ func whilePrivate(ctx context.Context, r resource.Reader, doc *resource.Doc) err
 		problems = append(problems, fault.Field{Path: pathDataEndpoint, Message: "must be true while the registry has private endpoint connections"})
 	}
 	return fault.Problems(problems)
+}
+
+func (c Config) now() time.Time {
+	if c.Now == nil {
+		return time.Now()
+	}
+	return c.Now()
 }
 
 func (c Config) host(name string) string { return strings.ToLower(name) + "." + c.Suffix }
@@ -180,8 +230,10 @@ func (c Config) show(ctx context.Context, r resource.Reader, doc resource.Doc, b
 		}
 	}
 	resource.Assign(body, pathConnections, list)
+	bothWays(body, len(list), doc.Changed.UTC().Format("2006-01-02T15:04:05Z"))
 	resource.Assign(body, pathLoginServer, c.host(doc.ID.Name()))
 	resource.Assign(body, pathDataHosts, c.shownDataHosts(&doc))
+	resource.Assign(body, pathRegionalHosts, c.shownRegionalHosts(&doc))
 	return nil
 }
 
@@ -206,7 +258,7 @@ func (c Config) MakePrivate(doc *resource.Doc) (bool, error) {
 	}
 	resource.Assign(doc.Body, pathEverPrivate, true)
 	resource.Assign(doc.Body, pathDataEndpoint, true)
-	c.nameDataHosts(doc)
+	c.nameHosts(doc)
 	return true, nil
 }
 

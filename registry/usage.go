@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"cove.example/cove/resource"
@@ -18,10 +19,14 @@ const (
 
 var manyEndpointsSince = time.Date(2021, 10, 1, 0, 0, 0, 0, time.UTC)
 
-// MaxPrivateEndpoints is how many private endpoints a registry may have.
-func MaxPrivateEndpoints(doc resource.Doc) int {
+// MaxPrivateEndpoints is how many private endpoints a registry may have: by
+// the day it was made on, unless the operator has said otherwise.
+func (c Config) MaxPrivateEndpoints(doc resource.Doc) int {
 	if resource.Lookup(doc.Body, "sku.name") != Premium {
 		return 0
+	}
+	if n, ok := c.EndpointLimits[strings.ToLower(doc.ID.Name())]; ok {
+		return n
 	}
 	text, _ := resource.Lookup(doc.Body, pathCreated).(string)
 	if made, err := time.Parse(time.RFC3339Nano, text); err == nil && made.Before(manyEndpointsSince) {
@@ -73,7 +78,7 @@ func (c Config) usages(ctx context.Context, r resource.Reader, doc resource.Doc)
 		one("Geo-replications", int64(of(-1)), int64(len(regions(&doc))-1), "Count"),
 		one("IPRules", int64(of(MaxIPRules)), int64(len(ipRules)), "Count"),
 		one("VNetRules", int64(of(maxSubnetRules)), int64(len(subnets)), "Count"),
-		one("PrivateEndpointConnections", int64(MaxPrivateEndpoints(doc)), count[TypeConnection], "Count"),
+		one("PrivateEndpointConnections", int64(c.MaxPrivateEndpoints(doc)), count[TypeConnection], "Count"),
 		one("ScopeMaps", limits[sku].tokens, count[TypeName+"/scopeMaps"], "Count"),
 		one("Tokens", limits[sku].tokens, count[TypeName+"/tokens"], "Count"),
 	}, nil

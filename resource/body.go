@@ -1,8 +1,6 @@
 package resource
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -131,29 +129,6 @@ func merge(o, patch Object) {
 			o[k] = v
 		}
 	}
-}
-
-// Encode is the text that a body is stored and compared by: the same for
-// equal bodies.
-func Encode(o Object) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(o); err != nil {
-		return nil, fmt.Errorf("encode a resource: %w", err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
-}
-
-// Decode reads what Encode wrote. Numbers stay the text that they were.
-func Decode(b []byte) (Object, error) {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
-	var o Object
-	if err := d.Decode(&o); err != nil {
-		return nil, fmt.Errorf("decode a resource: %w", err)
-	}
-	return o, nil
 }
 
 // spelling is name as o spells it.

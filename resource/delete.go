@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"cove.example/cove/arm"
-	"cove.example/cove/fault"
 )
 
 // Delete takes away a resource and everything below it in one transaction:
@@ -31,7 +30,7 @@ func (s *Service) Delete(ctx context.Context, by Caller, id arm.ID, c Condition)
 			if c.IfMatch != "" {
 				return c.check(nil)
 			}
-			return nil
+			return s.isFixed(ctx, tx, t, id)
 		}
 		if err != nil {
 			return err
@@ -40,13 +39,16 @@ func (s *Service) Delete(ctx context.Context, by Caller, id arm.ID, c Condition)
 		if err := c.check(&doc); err != nil {
 			return err
 		}
+		if err := Unlocked(ctx, tx, doc.ID, true); err != nil {
+			return err
+		}
 		below, err := tx.List(ctx, Query{Under: id})
 		if err != nil {
 			return err
 		}
 		for _, d := range below {
 			if pin := s.types[strings.ToLower(d.ID.Type())]; pin != nil && pin.Pins && t.Name != TypeGroup {
-				return ErrNested.Detail("The resource '%s' cannot be deleted before the nested resource '%s'.", doc.ID.Name(), clip(d.ID.String()))
+				return ErrNested.Detail("Cannot delete resource while nested resources exist. Some existing nested resource IDs include: '%s'. Please delete all nested resources before deleting this resource.", clip(d.ID.String()))
 			}
 		}
 		return s.cascade(ctx, tx, append(below, doc), by)
@@ -70,7 +72,7 @@ func (s *Service) cascade(ctx context.Context, tx Tx, docs []Doc, by Caller) err
 				if err == nil {
 					continue
 				}
-				if !fault.Is(err, fault.Conflict) {
+				if !waits(err) {
 					return err
 				}
 				refusal = cmp.Or(refusal, err)

@@ -27,6 +27,7 @@ var builtin = []Type{
 		}
 		return ""
 	}},
+	lockType,
 }
 
 // plain reports whether a name has only the characters that most of ARM takes.

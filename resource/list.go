@@ -29,6 +29,9 @@ type ListQuery struct {
 	Limit int            // 0 is MaxPage
 	Below bool           // with Type "": everything below the scope, children included
 	Want  func(Doc) bool // nil is all; a filter, and what the caller may see
+	// Item is what is listed of a document; nil is the resource as Get shows
+	// it.
+	Item func(Doc) Object
 }
 
 // Page is a part of a list, in the order of the ids.
@@ -56,10 +59,28 @@ func (s *Service) List(ctx context.Context, q ListQuery) (Page, error) {
 	var page Page
 	err = s.store.View(ctx, func(r Reader) error {
 		page = Page{Items: []Object{}}
+		limit := limit
 		if !q.Scope.IsZero() {
 			if _, err := s.read(ctx, r, q.Scope); err != nil {
 				return err
 			}
+		}
+		if only != nil && after == "" {
+			fixed, err := s.fixedBelow(ctx, r, only, q.Scope)
+			if err != nil {
+				return err
+			}
+			for _, doc := range fixed { // a handful; they come on top of a page's size
+				if q.Want != nil && !q.Want(doc) {
+					continue
+				}
+				one, err := s.show(ctx, r, only, doc)
+				if err != nil {
+					return err
+				}
+				page.Items = append(page.Items, one.Body)
+			}
+			limit += len(page.Items)
 		}
 		for scanned, at := 0, after; ; {
 			docs, err := r.List(ctx, Query{Type: q.Type, Under: q.Scope, After: at, Limit: limit + 1})
@@ -80,6 +101,10 @@ func (s *Service) List(ctx context.Context, q ListQuery) (Page, error) {
 					}
 				}
 				if q.Want != nil && !q.Want(doc) {
+					continue
+				}
+				if q.Item != nil {
+					page.Items = append(page.Items, q.Item(doc))
 					continue
 				}
 				one, err := s.show(ctx, r, t, doc)

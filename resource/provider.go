@@ -103,7 +103,7 @@ func (s *Service) Register(ctx context.Context, by Caller, subscription arm.ID, 
 	}
 	ctx = As(ctx, by)
 	return s.store.Update(ctx, func(tx Tx) error {
-		sub, err := s.read(ctx, tx, subscription)
+		sub, err := s.open(ctx, tx, subscription)
 		if err != nil {
 			return err
 		}

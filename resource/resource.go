@@ -95,6 +95,10 @@ type Caller struct {
 	Name     string // for people: the application id or user name
 	Tenant   string
 	May      func(action string, scope arm.ID) bool // holds a role for it now
+	Holds    func(scope arm.ID) bool                // holds any role at the scope or below it now; nil is none
+	// MayData is May for a data action on one repository of the registry that
+	// scope is; nil is never.
+	MayData func(action string, scope arm.ID, repository string) bool
 }
 
 type actor struct{}
@@ -134,6 +138,9 @@ type Type struct {
 	// Located says that a new resource must name a location of this
 	// deployment.
 	Located bool
+	// MadeIsOK says that a PUT which makes one is not told from one that changes
+	// it: az takes 200 and nothing else from diagnostic settings.
+	MadeIsOK bool
 	// Prepare looks at a PUT before its transaction begins: at what is kept
 	// elsewhere, which a transaction must not wait for. It may fill in the body,
 	// whose shape nobody has checked yet. Nil is nothing to look at.
@@ -161,6 +168,10 @@ type Type struct {
 	// Computed are GET …/{id}/{name}, lists of what is worked out when asked
 	// for (a registry's usages); the caller needs "{Name}/{name}/read".
 	Computed map[string]Computed
+	// Fixed are the documents of this type that every parent has without
+	// their being stored (a registry's system scope maps). They are read and
+	// listed below their parent, and never written. Nil is none.
+	Fixed func(parent Doc) []Doc
 	// NoPut and NoDelete close a verb to callers (a NIC of a private endpoint).
 	NoPut, NoDelete bool
 	// Pins says that a DELETE of the parent itself is refused while one of

@@ -22,6 +22,9 @@ var (
 	ErrParentUnknown       = fault.Coded(fault.NotFound, "ParentResourceNotFound", "the parent resource was not found")
 	ErrNoVerb              = fault.Coded(fault.Disallowed, "MethodNotAllowed", "the resource does not allow this")
 	ErrActionUnknown       = fault.Coded(fault.NotFound, "ActionNotFound", "the resource type has no such action")
+	ErrLocation            = fault.Coded(fault.Invalid, "LocationNotAvailableForResourceType", "the location is not one of this deployment")
+	ErrGroupLocation       = fault.Coded(fault.Invalid, "LocationNotAvailableForResourceGroup", "the location is not one of this deployment")
+	ErrNoLocation          = fault.Coded(fault.Invalid, "LocationRequired", "the location property is required")
 	ErrMoved               = fault.Coded(fault.Conflict, "InvalidResourceLocation", "a resource cannot change its location")
 )
 
@@ -130,6 +133,15 @@ func (s *Service) Get(ctx context.Context, id arm.ID) (Result, error) {
 	var out Result
 	err = s.store.View(ctx, func(r Reader) error {
 		doc, err := s.read(ctx, r, id)
+		if errors.Is(err, ErrUnknown) {
+			fixed, failed := s.fixed(ctx, r, t, id)
+			if failed != nil {
+				return failed
+			}
+			if fixed != nil {
+				doc, err = *fixed, nil
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -162,9 +174,9 @@ func (s *Service) read(ctx context.Context, r Reader, id arm.ID) (Doc, error) {
 	return Doc{}, ErrUnknown.Detail("The resource '%s' was not found.", clip(id.String()))
 }
 
-// show is the envelope of a document.
+// show is the envelope of a document, made of its body.
 func (s *Service) show(ctx context.Context, r Reader, t *Type, doc Doc) (Result, error) {
-	body := Clone(doc.Body)
+	body := doc.Body
 	if body == nil {
 		body = Object{}
 	}
@@ -196,20 +208,29 @@ func (s *Service) show(ctx context.Context, r Reader, t *Type, doc Doc) (Result,
 // no type knows are kept; read-only ones are dropped, and so is every null. A
 // replacement that changes nothing writes nothing and leaves the ETag.
 func (s *Service) Put(ctx context.Context, by Caller, id arm.ID, body Object, c Condition) (Result, error) {
-	t, err := s.writable(id)
+	w, err := s.putting(ctx, by, id, body, c)
 	if err != nil {
 		return Result{}, err
 	}
+	return s.write(ctx, w)
+}
+
+// putting is a PUT before its transaction.
+func (s *Service) putting(ctx context.Context, by Caller, id arm.ID, body Object, c Condition) (write, error) {
+	t, err := s.writable(id)
+	if err != nil {
+		return write{}, err
+	}
 	if body, err = incoming(t, Clone(body)); err != nil {
-		return Result{}, err
+		return write{}, err
 	}
 	withoutNulls(body)
 	if t.Prepare != nil {
 		if err := t.Prepare(ctx, id, body); err != nil {
-			return Result{}, err
+			return write{}, err
 		}
 	}
-	return s.write(ctx, by, t, id, c, body, func(old *Doc) (Object, []fault.Field, error) {
+	return write{by, t, id, c, body, func(old *Doc) (Object, []fault.Field, error) {
 		next := Clone(body)
 		if old == nil {
 			return next, nil, nil
@@ -218,11 +239,13 @@ func (s *Service) Put(ctx context.Context, by Caller, id arm.ID, body Object, c 
 			next["location"] = old.Body["location"]
 		}
 		return next, keep(t, old.Body, next), nil
-	})
+	}}, nil
 }
 
 // Patch changes the properties that patch has (RFC 7396: null removes one).
 // Tags are replaced as a whole, as ARM does: a caller who sends {} means none.
+// So are the identities that a resource carries: az leaves out the one that it
+// takes away.
 func (s *Service) Patch(ctx context.Context, by Caller, id arm.ID, patch Object, c Condition) (Result, error) {
 	t, err := s.writable(id)
 	if err != nil {
@@ -231,7 +254,7 @@ func (s *Service) Patch(ctx context.Context, by Caller, id arm.ID, patch Object,
 	if patch, err = incoming(t, Clone(patch)); err != nil {
 		return Result{}, err
 	}
-	return s.write(ctx, by, t, id, c, nil, func(old *Doc) (Object, []fault.Field, error) {
+	return s.write(ctx, write{by, t, id, c, nil, func(old *Doc) (Object, []fault.Field, error) {
 		if old == nil {
 			return nil, nil, ErrUnknown
 		}
@@ -239,9 +262,12 @@ func (s *Service) Patch(ctx context.Context, by Caller, id arm.ID, patch Object,
 		if _, ok := patch["tags"]; ok {
 			delete(next, "tags")
 		}
+		if Lookup(patch, "identity.userAssignedIdentities") != nil {
+			Remove(next, "identity.userAssignedIdentities")
+		}
 		merge(next, patch)
 		return next, keep(t, old.Body, next), nil
-	})
+	}})
 }
 
 func (s *Service) writable(id arm.ID) (*Type, error) {
@@ -259,6 +285,7 @@ func (s *Service) writable(id arm.ID) (*Type, error) {
 // what callers cannot set. What is shown is more than what is stored; sent
 // back, it must not become what is stored.
 func (s *Service) echoes(ctx context.Context, r Reader, t *Type, doc Doc, sent Object) (bool, error) {
+	doc.Body = Clone(doc.Body)
 	shown, err := s.show(ctx, r, t, doc)
 	if err != nil {
 		return false, err
@@ -277,73 +304,94 @@ func (s *Service) echoes(ctx context.Context, r Reader, t *Type, doc Doc, sent O
 
 func stored(old *Doc) (Object, []fault.Field, error) { return Clone(old.Body), nil, nil }
 
-// write is the one transaction of a PUT or PATCH. next makes the body from the
-// old document. sent is what was PUT, nil for a PATCH.
-func (s *Service) write(ctx context.Context, by Caller, t *Type, id arm.ID, c Condition, sent Object, next func(old *Doc) (Object, []fault.Field, error)) (Result, error) {
-	ctx = As(ctx, by)
+// write is a PUT or PATCH on its way into a transaction.
+type write struct {
+	by   Caller
+	t    *Type
+	id   arm.ID
+	c    Condition
+	sent Object // what was PUT, nil for a PATCH
+	// next makes the body from the old document.
+	next func(old *Doc) (Object, []fault.Field, error)
+}
+
+// write is the one transaction of a PUT or PATCH.
+func (s *Service) write(ctx context.Context, w write) (Result, error) {
 	var out Result
-	err := s.store.Update(ctx, func(tx Tx) error {
-		change := &Change{New: &Doc{}, Caller: by, Now: s.now()}
-		doc, err := tx.Get(ctx, id)
-		switch {
-		case err == nil:
-			old := doc
-			old.Body = Clone(doc.Body)
-			change.Old = &old
-			*change.New = Doc{ID: doc.ID, UID: doc.UID, ETag: doc.ETag, Created: doc.Created, Changed: doc.Changed}
-		case errors.Is(err, ErrUnknown):
-			place, err := s.place(ctx, tx, t, id)
-			if err == nil {
-				err = mayUse(ctx, tx, place)
-			}
-			if err != nil {
-				return err
-			}
-			*change.New = Doc{ID: place, UID: rand.Text()}
-		default:
-			return err
-		}
-		if err := c.check(change.Old); err != nil {
-			return err
-		}
-		from := next
-		if sent != nil && change.Old != nil {
-			echo, err := s.echoes(ctx, tx, t, *change.Old, sent)
-			if err != nil {
-				return err
-			}
-			if echo {
-				from = stored
-			}
-		}
-		body, problems, err := from(change.Old)
-		if errors.Is(err, ErrUnknown) {
-			_, err = s.read(ctx, tx, id)
-		}
-		if err != nil {
-			return err
-		}
-		change.New.Body = body
-		if err := s.valid(t, change, problems); err != nil {
-			return err
-		}
-		if change.Old == nil && t.Unique {
-			if err := claim(ctx, tx, t, change.New.ID); err != nil {
-				return err
-			}
-		}
-		if t.Put != nil {
-			if err := t.Put(ctx, tx, change); err != nil {
-				return err
-			}
-		}
-		if err := store(ctx, tx, change); err != nil {
-			return err
-		}
-		out, err = s.show(ctx, tx, t, *change.New)
-		out.Created = change.Old == nil
+	err := s.store.Update(As(ctx, w.by), func(tx Tx) (err error) {
+		out, err = s.within(As(ctx, w.by), tx, w)
 		return err
 	})
+	return out, err
+}
+
+// within does a PUT or PATCH in a transaction.
+func (s *Service) within(ctx context.Context, tx Tx, w write) (Result, error) {
+	change := &Change{New: &Doc{}, Caller: w.by, Now: s.now()}
+	doc, err := tx.Get(ctx, w.id)
+	switch {
+	case err == nil:
+		old := doc
+		old.Body = Clone(doc.Body)
+		change.Old = &old
+		*change.New = Doc{ID: doc.ID, UID: doc.UID, ETag: doc.ETag, Created: doc.Created, Changed: doc.Changed}
+	case errors.Is(err, ErrUnknown):
+		place, err := s.place(ctx, tx, w.t, w.id)
+		if err == nil {
+			err = mayUse(ctx, tx, place)
+		}
+		if err == nil {
+			err = s.isFixed(ctx, tx, w.t, place)
+		}
+		if err != nil {
+			return Result{}, err
+		}
+		*change.New = Doc{ID: place, UID: rand.Text()}
+	default:
+		return Result{}, err
+	}
+	if err := w.c.check(change.Old); err != nil {
+		return Result{}, err
+	}
+	if err := Unlocked(ctx, tx, change.New.ID, false); err != nil {
+		return Result{}, err
+	}
+	from := w.next
+	if w.sent != nil && change.Old != nil {
+		echo, err := s.echoes(ctx, tx, w.t, *change.Old, w.sent)
+		if err != nil {
+			return Result{}, err
+		}
+		if echo {
+			from = stored
+		}
+	}
+	body, problems, err := from(change.Old)
+	if errors.Is(err, ErrUnknown) {
+		_, err = s.read(ctx, tx, w.id)
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	change.New.Body = body
+	if err := s.valid(w.t, change, problems); err != nil {
+		return Result{}, err
+	}
+	if change.Old == nil && w.t.Unique {
+		if err := claim(ctx, tx, w.t, change.New.ID); err != nil {
+			return Result{}, err
+		}
+	}
+	if w.t.Put != nil {
+		if err := w.t.Put(ctx, tx, change); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := store(ctx, tx, change); err != nil {
+		return Result{}, err
+	}
+	out, err := s.show(ctx, tx, w.t, *change.New)
+	out.Created = change.Old == nil && !w.t.MadeIsOK
 	return out, err
 }
 
@@ -387,18 +435,34 @@ func (s *Service) valid(t *Type, c *Change, problems []fault.Field) error {
 			problems = append(problems, fault.Field{Path: "name", Message: why})
 		}
 	}
+	var misplaced error
 	if t.Located {
-		switch {
-		case where == "":
-			problems = append(problems, fault.Field{Path: "location", Message: "is required; this deployment has " + strings.Join(s.locations, ", ")})
-		case !slices.Contains(s.locations, where):
-			problems = append(problems, fault.Field{Path: "location", Message: fmt.Sprintf("%q is not a location of this deployment; it has %s", clip(where), strings.Join(s.locations, ", "))})
+		if misplaced = s.located(t, where); misplaced != nil {
+			_, why := fault.Of(misplaced)
+			problems = append(problems, fault.Field{Path: "location", Message: why})
 		}
 	}
 	if t.Check != nil {
 		problems = append(problems, t.Check(c)...)
 	}
+	if misplaced != nil && len(problems) == 1 {
+		return misplaced // by ARM's code for it, which programs know
+	}
 	return fault.Problems(problems)
+}
+
+// located refuses a place that this deployment does not have.
+func (s *Service) located(t *Type, where string) error {
+	have := strings.Join(s.locations, ",")
+	switch {
+	case where == "":
+		return ErrNoLocation.Detail("The location property is required for this definition. The locations of this deployment are '%s'.", have)
+	case slices.Contains(s.locations, where):
+		return nil
+	case t.Name == TypeGroup:
+		return ErrGroupLocation.Detail("The provided location '%s' is not available for resource group. List of available regions is '%s'.", clip(where), have)
+	}
+	return ErrLocation.Detail("The provided location '%s' is not available for resource type '%s'. List of available regions for the resource type is '%s'.", clip(where), t.Name, have)
 }
 
 func (t *Type) name(name string) string {
@@ -460,7 +524,7 @@ func (s *Service) Act(ctx context.Context, by Caller, id arm.ID, name string, bo
 	ctx = As(ctx, by)
 	var out Object
 	err = s.store.Update(ctx, func(tx Tx) error {
-		doc, err := s.read(ctx, tx, id)
+		doc, err := s.open(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -468,6 +532,15 @@ func (s *Service) Act(ctx context.Context, by Caller, id arm.ID, name string, bo
 		return err
 	})
 	return out, err
+}
+
+// open reads a resource on which an action is done.
+func (s *Service) open(ctx context.Context, tx Tx, id arm.ID) (Doc, error) {
+	doc, err := s.read(ctx, tx, id)
+	if err == nil {
+		err = Unlocked(ctx, tx, doc.ID, false)
+	}
+	return doc, err
 }
 
 // IsLong reports whether the action goes on after its answer, and so is
@@ -493,7 +566,7 @@ func (s *Service) Start(ctx context.Context, by Caller, id arm.ID, name string, 
 	ctx = As(ctx, by)
 	named := rand.Text()
 	err = s.store.Update(ctx, func(tx Tx) error {
-		doc, err := s.read(ctx, tx, id)
+		doc, err := s.open(ctx, tx, id)
 		if err != nil {
 			return err
 		}

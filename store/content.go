@@ -68,7 +68,11 @@ func (c *Content) Blob(ctx context.Context, k content.Key, d oci.Digest) (b cont
 func (c *Content) blob(ctx context.Context, tx *Tx, k content.Key, d oci.Digest) (content.BlobRow, error) {
 	b := content.BlobRow{Digest: d}
 	var bad, used, locks int64
-	err := tx.QueryRow(ctx, `SELECT b.size, b.location, b.bad, m.used, r.locks
+	// A blob that only manifests name which may not be read is part of what
+	// may not be read: 8 is NoRead.
+	err := tx.QueryRow(ctx, `SELECT b.size, b.location, b.bad, m.used, r.locks | COALESCE((
+			SELECT MIN(p.locks & 8) FROM manifest_links l JOIN manifests p ON p.repo = l.repo AND p.digest = l.manifest
+			WHERE l.repo = r.id AND l.child = m.digest), 0)
 		FROM repositories r
 		JOIN repository_blobs m ON m.repo = r.id AND m.digest = $3
 		JOIN blobs b ON b.digest = m.digest
@@ -191,12 +195,27 @@ func (c *Content) RemoveBlob(ctx context.Context, k content.Key, d oci.Digest) e
 		if r.locks.Has(guarded) {
 			return oci.ErrDisallowed
 		}
+		if err := c.needed(ctx, tx, r, d); err != nil {
+			return err
+		}
 		res, err := tx.Exec(ctx, `DELETE FROM repository_blobs WHERE repo = $1 AND digest = $2`, r.id, d.String())
 		if err := oneRow(res, err, oci.ErrBlobUnknown); err != nil {
 			return err
 		}
 		return tx.Record(ctx, Change{Kind: "blob", Key: digestKey(k, d), Op: "delete"})
 	})
+}
+
+// needed fails where a manifest that may not be deleted names d: without it
+// that manifest would be one that nobody can pull.
+func (c *Content) needed(ctx context.Context, tx *Tx, r repo, d oci.Digest) error {
+	var n int
+	err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM manifest_links l JOIN manifests p ON p.repo = l.repo AND p.digest = l.manifest
+		WHERE l.repo = $1 AND l.child = $2 AND (p.locks & 3) <> 0`, r.id, d.String()).Scan(&n)
+	if err == nil && n > 0 {
+		err = oci.ErrDisallowed
+	}
+	return err
 }
 
 func repoKey(k content.Key) string                 { return k.Registry + "/" + k.Repo.String() }
@@ -294,9 +313,13 @@ func (c *Content) addManifest(ctx context.Context, tx *Tx, k content.Key, r repo
 		}
 		annotations = string(doc)
 	}
-	res, err := tx.Exec(ctx, `INSERT INTO manifests (repo, digest, media_type, artifact_type, size, subject, pushed, annotations, body)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (repo, digest) DO NOTHING`,
-		r.id, m.Digest.String(), m.MediaType, m.ArtifactType, m.Size, m.Subject.String(), now, annotations, m.Body)
+	untagged := now
+	if len(m.Tags) > 0 {
+		untagged = 0
+	}
+	res, err := tx.Exec(ctx, `INSERT INTO manifests (repo, digest, media_type, artifact_type, size, subject, pushed, annotations, body, untagged)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (repo, digest) DO NOTHING`,
+		r.id, m.Digest.String(), m.MediaType, m.ArtifactType, m.Size, m.Subject.String(), now, annotations, m.Body, untagged)
 	if err != nil {
 		return err
 	}
@@ -340,10 +363,17 @@ func (c *Content) record(ctx context.Context, tx *Tx, kind, key, op string, m co
 func (c *Content) setTags(ctx context.Context, tx *Tx, k content.Key, r repo, m content.Manifest) error {
 	now := Micros(tx.Now())
 	for _, t := range m.Tags {
-		res, err := tx.Exec(ctx, `INSERT INTO tags (repo, name, digest, created, changed) VALUES ($1, $2, $3, $4, $4)
-			ON CONFLICT (repo, name) DO UPDATE SET digest = excluded.digest, changed = excluded.changed WHERE (tags.locks & 2) = 0`,
-			r.id, t.String(), m.Digest.String(), now)
-		if err := oneRow(res, err, oci.ErrDisallowed); err != nil {
+		var was string
+		err := tx.QueryRow(ctx, `INSERT INTO tags (repo, name, digest, created, changed) VALUES ($1, $2, $3, $4, $4)
+			ON CONFLICT (repo, name) DO UPDATE SET was = tags.digest, digest = excluded.digest, changed = excluded.changed
+			WHERE (tags.locks & 2) = 0 RETURNING was`, r.id, t.String(), m.Digest.String(), now).Scan(&was)
+		if errors.Is(err, sql.ErrNoRows) {
+			return oci.ErrDisallowed
+		}
+		if err == nil && was != "" && was != m.Digest.String() {
+			err = c.untag(ctx, tx, r, was)
+		}
+		if err != nil {
 			return err
 		}
 		if err := c.record(ctx, tx, "tag", tagKey(k, t.String()), "put", m); err != nil {
@@ -553,6 +583,9 @@ func (c *Content) DeleteManifest(ctx context.Context, k content.Key, d oci.Diges
 		if (r.locks | content.Locks(locks)).Has(guarded) {
 			return oci.ErrDisallowed
 		}
+		if err := c.needed(ctx, tx, r, d); err != nil {
+			return err
+		}
 		if m.Subject, err = digestOrNone(subject); err != nil {
 			return err
 		}
@@ -612,6 +645,9 @@ func (c *Content) DeleteTag(ctx context.Context, k content.Key, t oci.Tag) error
 			err = oci.ErrDisallowed
 		}
 		if err != nil {
+			return err
+		}
+		if err := c.untag(ctx, tx, r, text); err != nil {
 			return err
 		}
 		d, err := oci.ParseDigest(text)

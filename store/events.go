@@ -4,7 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"fmt"
+	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,7 +15,10 @@ import (
 	"cove.example/cove/fault"
 )
 
-var _ audit.Log = (*Events)(nil)
+var (
+	_ audit.Log     = (*Events)(nil)
+	_ audit.Scanner = (*Events)(nil)
+)
 
 // Events keeps login and repository events, a partition for each UTC day: a
 // file beside the database on SQLite, a table on PostgreSQL. To forget a day
@@ -29,6 +33,8 @@ type Events struct {
 	closed  bool
 
 	dropped atomic.Int64
+	told    int64 // of dropped, those that an event tells of; run's own
+	kept    bell
 	wake    chan struct{}
 	flushes chan chan error
 	closing chan struct{}
@@ -45,6 +51,8 @@ type partitions interface {
 	// is not there has no rows.
 	query(ctx context.Context, day, text string, args []any, row func(*sql.Rows) error) error
 	drop(ctx context.Context, day string) error
+	// size is how many bytes a day takes.
+	size(ctx context.Context, day string) (int64, error)
 	// settle closes what is not needed to write to these days.
 	settle(days map[string]bool)
 	close() error
@@ -89,7 +97,7 @@ func (e *Events) Record(v audit.Event) {
 	e.mu.Lock()
 	refused := e.closed || len(e.pending)+e.writing >= eventsBuffer
 	if !refused {
-		e.pending = append(e.pending, bounded(v))
+		e.pending = append(e.pending, short(v))
 	}
 	e.mu.Unlock()
 	if refused {
@@ -111,19 +119,35 @@ const (
 	longestDetail = 64 << 10
 )
 
-// bounded is v as every database takes it: PostgreSQL refuses NUL and broken
-// UTF-8, and one such User-Agent would keep its whole batch from being kept.
-func bounded(v audit.Event) audit.Event {
-	for _, s := range []*string{
-		&v.ID, &v.Table, &v.Registry, &v.Host, &v.Operation, &v.Identity, &v.CallerIP, &v.UserAgent,
+func texts(v *audit.Event) []*string {
+	return []*string{
+		&v.ID, &v.Table, &v.Registry, &v.Host, &v.Operation, &v.Identity, &v.Tenant, &v.CallerIP, &v.UserAgent,
 		&v.Repository, &v.Tag, &v.Digest, &v.MediaType, &v.Region, &v.Reason,
-	} {
-		*s = plain((*s)[:min(len(*s), longestText)])
 	}
-	if len(v.Detail) > longestDetail || !json.Valid(v.Detail) {
+}
+
+// short is v within those lengths. What else an event needs is done when it is
+// kept: a request waits for this.
+func short(v audit.Event) audit.Event {
+	for _, s := range texts(&v) {
+		*s = (*s)[:min(len(*s), longestText)]
+	}
+	if len(v.Detail) > longestDetail {
 		v.Detail = nil
+	}
+	return v
+}
+
+// storable is v as every database takes it: PostgreSQL refuses NUL and broken
+// UTF-8, and one such User-Agent would keep its whole batch from being kept.
+func storable(v audit.Event) audit.Event {
+	for _, s := range texts(&v) {
+		*s = plain(*s)
+	}
+	if json.Valid(v.Detail) {
+		v.Detail = json.RawMessage(plain(string(v.Detail)))
 	} else {
-		v.Detail = json.RawMessage(plain(string(v.Detail))) // also a copy: the caller may go on using its own
+		v.Detail = nil
 	}
 	v.Time = v.Time.UTC().Truncate(time.Microsecond)
 	return v
@@ -194,6 +218,7 @@ func (e *Events) write() error {
 	e.mu.Unlock()
 	byDay := map[string][]audit.Event{}
 	for _, v := range batch {
+		v = storable(v)
 		day := v.Time.Format(time.DateOnly)
 		byDay[day] = append(byDay[day], v)
 	}
@@ -214,6 +239,12 @@ func (e *Events) write() error {
 	e.mu.Lock()
 	e.pending, e.writing = append(left, e.pending...), 0
 	e.mu.Unlock()
+	if failed == nil {
+		e.noteDropped()
+	}
+	if len(batch) > len(left) {
+		e.kept.ring()
+	}
 	if failed != nil && full(failed) {
 		return ErrFull.Because(failed)
 	}
@@ -248,55 +279,6 @@ func (e *Events) Close() error {
 	return e.days.close()
 }
 
-const eventColumns = `id, time, tbl, registry, host, operation, identity, caller, agent, repository, tag, digest, media, size, status, duration, region, reason, detail`
-
-// eventSchema makes the table of a day; %[1]s is its name.
-const eventSchema = `CREATE TABLE IF NOT EXISTS %[1]s (
-	n          {{serial}},
-	id         TEXT NOT NULL,
-	time       BIGINT NOT NULL,
-	tbl        TEXT NOT NULL,
-	registry   TEXT NOT NULL,
-	host       TEXT NOT NULL,
-	operation  TEXT NOT NULL,
-	identity   TEXT NOT NULL,
-	caller     TEXT NOT NULL,
-	agent      TEXT NOT NULL,
-	repository TEXT NOT NULL,
-	tag        TEXT NOT NULL,
-	digest     TEXT NOT NULL,
-	media      TEXT NOT NULL,
-	size       BIGINT NOT NULL,
-	status     BIGINT NOT NULL,
-	duration   BIGINT NOT NULL,
-	region     TEXT NOT NULL,
-	reason     TEXT NOT NULL,
-	detail     TEXT NOT NULL
-);
-CREATE INDEX IF NOT EXISTS %[1]s_id ON %[1]s (id);
-CREATE INDEX IF NOT EXISTS %[1]s_time ON %[1]s (time);
-CREATE INDEX IF NOT EXISTS %[1]s_registry ON %[1]s (registry, time);`
-
-// eventValues are in the order of eventColumns.
-func eventValues(v audit.Event) []any {
-	return []any{
-		v.ID, Micros(v.Time), v.Table, v.Registry, v.Host, v.Operation, v.Identity, v.CallerIP, v.UserAgent,
-		v.Repository, v.Tag, v.Digest, v.MediaType, v.Size, int64(v.Status), int64(v.Duration), v.Region, v.Reason, string(v.Detail),
-	}
-}
-
-func scanEvent(rows *sql.Rows) (v audit.Event, err error) {
-	var at, duration int64
-	var detail string
-	err = rows.Scan(&v.ID, &at, &v.Table, &v.Registry, &v.Host, &v.Operation, &v.Identity, &v.CallerIP, &v.UserAgent,
-		&v.Repository, &v.Tag, &v.Digest, &v.MediaType, &v.Size, &v.Status, &duration, &v.Region, &v.Reason, &detail)
-	v.Time, v.Duration = Time(at), time.Duration(duration)
-	if detail != "" {
-		v.Detail = json.RawMessage(detail)
-	}
-	return v, err
-}
-
 // Find returns the event whose id begins with prefix; of several with that
 // same id, the latest. What was recorded before the call is found.
 func (e *Events) Find(ctx context.Context, prefix string) (audit.Event, error) {
@@ -311,6 +293,12 @@ func (e *Events) Find(ctx context.Context, prefix string) (audit.Event, error) {
 	days, err := e.days.list(ctx)
 	if err != nil {
 		return none, err
+	}
+	// An id says when it was made: it is looked for there first. Others may be
+	// anywhere, each day of them costs a question.
+	said := audit.TimeOf(prefix, e.db.now()).UTC().Format(time.DateOnly)
+	if i := slices.Index(days, said); i > 0 {
+		days = slices.Insert(slices.Delete(days, i, i+1), 0, said)
 	}
 	var found audit.Event
 	for _, day := range days {
@@ -327,16 +315,20 @@ func (e *Events) Find(ctx context.Context, prefix string) (audit.Event, error) {
 		if first == "" || found.ID != "" {
 			continue
 		}
-		err = e.days.query(ctx, day, `SELECT `+eventColumns+` FROM %s WHERE id = $1 ORDER BY time DESC, n DESC LIMIT 1`,
+		whole := newEventReader(nil)
+		err = e.days.query(ctx, day, `SELECT `+whole.columns+` FROM %s WHERE id = $1 ORDER BY time DESC, n DESC LIMIT 1`,
 			[]any{first}, func(rows *sql.Rows) error {
-				found, err = scanEvent(rows)
-				return err
+				if err := whole.read(rows); err != nil {
+					return err
+				}
+				found = whole.event
+				return nil
 			})
 		if err != nil {
 			return none, err
 		}
-		if len(prefix) == 36 {
-			break // no older day has another
+		if len(prefix) == 36 || day == said {
+			break // no other day has another
 		}
 	}
 	if found.ID == "" {
@@ -349,40 +341,29 @@ func (e *Events) Find(ctx context.Context, prefix string) (audit.Event, error) {
 // both ("") and of one registry or of all (""), none from before since. What
 // was recorded before the call is among them.
 func (e *Events) Recent(ctx context.Context, table, registry string, since time.Time, limit int) ([]audit.Event, error) {
-	if err := e.Flush(ctx); err != nil {
-		return nil, err
-	}
-	days, err := e.days.list(ctx)
-	if err != nil {
-		return nil, err
-	}
-	where, args := "time >= $1", []any{Micros(since), 0}
-	if table != "" {
-		args = append(args, table)
-		where += fmt.Sprintf(" AND tbl = $%d", len(args))
-	}
+	q := audit.Query{Table: table, From: since, Order: audit.NewestFirst, Enough: limit}
 	if registry != "" {
-		args = append(args, registry)
-		where += fmt.Sprintf(" AND registry = $%d", len(args))
+		q.Within = []string{registry}
 	}
-	oldest := since.UTC().Format(time.DateOnly)
 	var list []audit.Event
-	for _, day := range days {
-		if len(list) >= limit || !since.IsZero() && day < oldest {
-			break
+	if limit == 0 {
+		return nil, nil
+	}
+	err := e.Scan(ctx, q, func(v *audit.Event) error {
+		list = append(list, *v)
+		if len(list) == limit {
+			return errEnough
 		}
-		args[1] = limit - len(list)
-		err := e.days.query(ctx, day, `SELECT `+eventColumns+` FROM %s WHERE `+where+` ORDER BY time DESC, n DESC LIMIT $2`, args, func(rows *sql.Rows) error {
-			v, err := scanEvent(rows)
-			list = append(list, v)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, err
 	}
 	return list, nil
 }
+
+// errEnough ends a scan.
+var errEnough = errors.New("store: enough events")
 
 // Trim deletes the days that ended at or before before and returns how many.
 func (e *Events) Trim(ctx context.Context, before time.Time) (n int, err error) {
@@ -401,6 +382,31 @@ func (e *Events) Trim(ctx context.Context, before time.Time) (n int, err error) 
 		n++
 	}
 	return n, nil
+}
+
+// TrimSize deletes days, the oldest first, until the others take no more than
+// most bytes, and returns how many. Today's stays whatever it takes; left says
+// what is taken in the end.
+func (e *Events) TrimSize(ctx context.Context, most int64) (n int, left int64, err error) {
+	days, err := e.days.list(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	sizes := make([]int64, len(days))
+	for i, day := range days {
+		if sizes[i], err = e.days.size(ctx, day); err != nil {
+			return 0, 0, err
+		}
+		left += sizes[i]
+	}
+	today := e.db.now().UTC().Format(time.DateOnly)
+	for i := len(days) - 1; i >= 0 && left > most && days[i] < today; i-- {
+		if err := e.days.drop(ctx, days[i]); err != nil {
+			return n, left, err
+		}
+		n, left = n+1, left-sizes[i]
+	}
+	return n, left, nil
 }
 
 // isDay says that s is a day as partitions name them.

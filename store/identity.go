@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"cove.example/cove/directory"
+	"cove.example/cove/resource"
 )
 
 // Identity is directory.Store in the database.
@@ -79,33 +80,35 @@ func (s *Identity) Create(ctx context.Context, c directory.Client) error {
 
 // Delete implements directory.Store.
 func (s *Identity) Delete(ctx context.Context, objectID string) error {
-	return s.db.Update(ctx, func(tx *Tx) error {
-		ids := []string{lower(objectID)}
-		err := tx.each(ctx, func(rows *sql.Rows) error {
-			var id string
-			err := rows.Scan(&id)
-			ids = append(ids, id)
-			return err
-		}, `SELECT p.object_id FROM principals a JOIN principals p ON p.app_id = a.app_id AND p.kind = $1
+	return s.db.Update(ctx, func(tx *Tx) error { return deleteObject(ctx, tx, objectID) })
+}
+
+func deleteObject(ctx context.Context, tx *Tx, objectID string) error {
+	ids := []string{lower(objectID)}
+	err := tx.each(ctx, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	}, `SELECT p.object_id FROM principals a JOIN principals p ON p.app_id = a.app_id AND p.kind = $1
 			WHERE a.object_id = $2 AND a.kind = $3 AND a.app_id <> ''`, directory.ServicePrincipal, ids[0], directory.Application)
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			for _, q := range []string{
-				`DELETE FROM credentials WHERE object_id = $1`, `DELETE FROM principals WHERE object_id = $1`,
-				`DELETE FROM group_members WHERE group_id = $1`, `DELETE FROM group_members WHERE member_id = $1`,
-			} {
-				if _, err := tx.Exec(ctx, q, id); err != nil {
-					return err
-				}
-			}
-			if err := directoryChanged(ctx, tx, id, "delete"); err != nil {
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		for _, q := range []string{
+			`DELETE FROM credentials WHERE object_id = $1`, `DELETE FROM principals WHERE object_id = $1`,
+			`DELETE FROM group_members WHERE group_id = $1`, `DELETE FROM group_members WHERE member_id = $1`,
+		} {
+			if _, err := tx.Exec(ctx, q, id); err != nil {
 				return err
 			}
 		}
-		return nil
-	})
+		if err := directoryChanged(ctx, tx, id, "delete"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ByApp implements directory.Store.
@@ -114,6 +117,14 @@ func (s *Identity) ByApp(ctx context.Context, appID string) (directory.Client, e
 		return directory.Client{}, directory.ErrUnknown
 	}
 	return s.client(ctx, `WHERE kind = 'servicePrincipal' AND app_id = $1`, appID)
+}
+
+// ByUPN implements directory.Store.
+func (s *Identity) ByUPN(ctx context.Context, upn string) (directory.Client, error) {
+	if upn == "" {
+		return directory.Client{}, directory.ErrUnknown
+	}
+	return s.client(ctx, `WHERE kind = 'user' AND upn = $1`, upn)
 }
 
 // ByObject implements directory.Store.
@@ -125,8 +136,8 @@ func (s *Identity) client(ctx context.Context, where, id string) (c directory.Cl
 	err = s.db.View(ctx, func(tx *Tx) error {
 		c = directory.Client{}
 		var disabled int64
-		err := tx.QueryRow(ctx, `SELECT object_id, tenant, kind, app_id, name, disabled FROM principals `+where, lower(id)).
-			Scan(&c.ObjectID, &c.Tenant, &c.Kind, &c.AppID, &c.Name, &disabled)
+		err := tx.QueryRow(ctx, `SELECT object_id, tenant, kind, app_id, name, upn, disabled, managed FROM principals `+where, lower(id)).
+			Scan(&c.ObjectID, &c.Tenant, &c.Kind, &c.AppID, &c.Name, &c.UPN, &disabled, &c.Managed)
 		if errors.Is(err, sql.ErrNoRows) {
 			return directory.ErrUnknown
 		}
@@ -170,10 +181,10 @@ func (s *Identity) AddCredential(ctx context.Context, objectID string, c directo
 		if n == 0 {
 			return directory.ErrUnknown
 		}
-		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM credentials WHERE object_id = $1`, lower(objectID)).Scan(&n); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM credentials WHERE object_id = $1 AND kind = $2`, lower(objectID), c.Kind).Scan(&n); err != nil {
 			return err
 		}
-		if n >= directory.MaxCredentials {
+		if n >= int64(c.Kind.Most()) {
 			return directory.ErrCredentials
 		}
 		if err := addCredential(ctx, tx, objectID, c); err != nil {
@@ -184,9 +195,13 @@ func (s *Identity) AddCredential(ctx context.Context, objectID string, c directo
 }
 
 func addCredential(ctx context.Context, tx *Tx, objectID string, c directory.Credential) error {
-	n, err := affected(tx.Exec(ctx, `INSERT INTO credentials (key_id, object_id, name, hint, hash, starts, ends)
-		VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING`,
-		c.KeyID, lower(objectID), c.Name, c.Hint, c.Hash[:], Micros(c.Start), Micros(c.End)))
+	data := c.Data
+	if data == nil {
+		data = []byte{}
+	}
+	n, err := affected(tx.Exec(ctx, `INSERT INTO credentials (key_id, object_id, kind, name, hint, hash, data, starts, ends)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
+		c.KeyID, lower(objectID), c.Kind, c.Name, c.Hint, c.Hash[:], data, Micros(c.Start), Micros(c.End)))
 	if err == nil && n == 0 {
 		return directory.ErrTaken
 	}
@@ -205,6 +220,67 @@ func (s *Identity) RemoveCredential(ctx context.Context, objectID, keyID string)
 		}
 		return directoryChanged(ctx, tx, objectID, "put")
 	})
+}
+
+// ChangeCredentials implements directory.Store.
+func (s *Identity) ChangeCredentials(ctx context.Context, objectID string, kind directory.CredentialKind, fn func([]directory.Credential) ([]directory.Credential, error)) error {
+	return s.db.Update(ctx, func(tx *Tx) error { return changeCredentials(ctx, tx, objectID, kind, fn) })
+}
+
+func changeCredentials(ctx context.Context, tx *Tx, objectID string, kind directory.CredentialKind, fn func([]directory.Credential) ([]directory.Credential, error)) error {
+	n, err := affected(tx.Exec(ctx, `UPDATE principals SET disabled = disabled WHERE object_id = $1`, lower(objectID)))
+	if err != nil {
+		return err
+	}
+	if n == 0 {
+		return directory.ErrUnknown
+	}
+	old, err := credentials(ctx, tx, `object_id = $1 AND kind = $2`, lower(objectID), kind)
+	if err != nil {
+		return err
+	}
+	next, err := fn(old[lower(objectID)])
+	if err != nil {
+		return err
+	}
+	if len(next) > kind.Most() {
+		return directory.ErrCredentials
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM credentials WHERE object_id = $1 AND kind = $2`, lower(objectID), kind); err != nil {
+		return err
+	}
+	for _, c := range next {
+		c.Kind = kind
+		if err := addCredential(ctx, tx, objectID, c); err != nil {
+			return err
+		}
+	}
+	return directoryChanged(ctx, tx, objectID, "put")
+}
+
+// AddIn is Add in a transaction of the resources': a resource and the principal
+// that it has come and go together.
+func (s *Identity) AddIn(ctx context.Context, tx resource.Tx, o directory.Object) error {
+	return s.in(tx, func(tx *Tx) error { return addObject(ctx, tx, o) })
+}
+
+// RemoveIn is Delete in a transaction of the resources'.
+func (s *Identity) RemoveIn(ctx context.Context, tx resource.Tx, objectID string) error {
+	return s.in(tx, func(tx *Tx) error { return deleteObject(ctx, tx, objectID) })
+}
+
+// ChangeCredentialsIn is ChangeCredentials in a transaction of the resources'.
+func (s *Identity) ChangeCredentialsIn(ctx context.Context, tx resource.Tx, objectID string, kind directory.CredentialKind, fn func([]directory.Credential) ([]directory.Credential, error)) error {
+	return s.in(tx, func(tx *Tx) error { return changeCredentials(ctx, tx, objectID, kind, fn) })
+}
+
+// in runs fn in the transaction below tx, which is of this database.
+func (s *Identity) in(tx resource.Tx, fn func(*Tx) error) error {
+	t, ok := tx.(*resourceTx)
+	if !ok {
+		return errors.New("store: the transaction is not one of this database")
+	}
+	return fn(t.tx)
 }
 
 // Follow implements directory.Store.

@@ -63,6 +63,24 @@ func (s *Keys) Rotate(ctx context.Context, k token.Stored, retire time.Time) err
 	})
 }
 
+// Replace implements token.Store. Of two nodes on PostgreSQL the second finds
+// the row retired.
+func (s *Keys) Replace(ctx context.Context, old string, k token.Stored, retire, gone time.Time) (done bool, err error) {
+	err = s.db.Update(ctx, func(tx *Tx) error {
+		done = false
+		n, err := affected(tx.Exec(ctx, `UPDATE signing_keys SET retire = $1 WHERE id = $2 AND purpose = $3 AND retire = 0`, Micros(retire), old, string(k.Use)))
+		if err != nil || n == 0 {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM signing_keys WHERE retire > 0 AND retire < $1`, Micros(gone)); err != nil {
+			return err
+		}
+		done = true
+		return addKey(ctx, tx, k)
+	})
+	return done && err == nil, err
+}
+
 // Revoke implements token.Store.
 func (s *Keys) Revoke(ctx context.Context, id string, at time.Time) error {
 	return s.db.Update(ctx, func(tx *Tx) error {

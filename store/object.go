@@ -25,9 +25,9 @@ func addObject(ctx context.Context, tx *Tx, o directory.Object) error {
 	if created.IsZero() {
 		created = tx.Now()
 	}
-	n, err := affected(tx.Exec(ctx, `INSERT INTO principals (object_id, tenant, kind, app_id, name, name_key, upn, properties, disabled, created)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`,
-		lower(o.ObjectID), lower(o.Tenant), o.Kind, lower(o.AppID), o.Name, lower(o.Name), lower(o.UPN), properties, flag(o.Disabled), Micros(created)))
+	n, err := affected(tx.Exec(ctx, `INSERT INTO principals (object_id, tenant, kind, app_id, name, name_key, upn, properties, disabled, created, managed)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING`,
+		lower(o.ObjectID), lower(o.Tenant), o.Kind, lower(o.AppID), o.Name, lower(o.Name), lower(o.UPN), properties, flag(o.Disabled), Micros(created), o.Managed))
 	if err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func objects(ctx context.Context, tx *Tx, where string, args ...any) ([]director
 		var o directory.Object
 		var disabled, created int64
 		var properties string
-		err := rows.Scan(&o.ObjectID, &o.Tenant, &o.Kind, &o.AppID, &o.Name, &o.UPN, &properties, &disabled, &created)
+		err := rows.Scan(&o.ObjectID, &o.Tenant, &o.Kind, &o.AppID, &o.Name, &o.UPN, &properties, &disabled, &created, &o.Managed)
 		if err != nil {
 			return err
 		}
@@ -227,7 +227,7 @@ func objects(ctx context.Context, tx *Tx, where string, args ...any) ([]director
 		o.Properties, err = resource.Decode([]byte(properties))
 		list = append(list, o)
 		return err
-	}, `SELECT object_id, tenant, kind, app_id, name, upn, properties, disabled, created FROM principals `+where, args...)
+	}, `SELECT object_id, tenant, kind, app_id, name, upn, properties, disabled, created, managed FROM principals `+where, args...)
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
@@ -251,7 +251,7 @@ func credentials(ctx context.Context, tx *Tx, where string, args ...any) (map[st
 		var owner string
 		var hash []byte
 		var starts, ends int64
-		if err := rows.Scan(&owner, &k.KeyID, &k.Name, &k.Hint, &hash, &starts, &ends); err != nil {
+		if err := rows.Scan(&owner, &k.KeyID, &k.Kind, &k.Name, &k.Hint, &hash, &k.Data, &starts, &ends); err != nil {
 			return err
 		}
 		// A short hash would be padded with zeros and compared all the
@@ -263,7 +263,7 @@ func credentials(ctx context.Context, tx *Tx, where string, args ...any) (map[st
 		k.Start, k.End = Time(starts), Time(ends)
 		out[owner] = append(out[owner], k)
 		return nil
-	}, `SELECT object_id, key_id, name, hint, hash, starts, ends FROM credentials WHERE `+where+` ORDER BY starts, key_id`, args...)
+	}, `SELECT object_id, key_id, kind, name, hint, hash, data, starts, ends FROM credentials WHERE `+where+` ORDER BY starts, key_id`, args...)
 	return out, err
 }
 

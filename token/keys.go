@@ -31,6 +31,14 @@ const (
 	Registry Use = "registry"
 )
 
+// life is the longest that a token lives which a key of this use has signed.
+func (u Use) life() time.Duration {
+	if u == Issuer {
+		return RefreshLife
+	}
+	return MaxLife
+}
+
 var algorithms = map[Use]jose.SignatureAlgorithm{Issuer: jose.RS256, Registry: jose.ES256}
 
 // Stored is a key as it is kept: its private half sealed.
@@ -53,6 +61,10 @@ type Store interface {
 	// Rotate writes k and lets every other open key of its use retire at
 	// retire, in one transaction.
 	Rotate(ctx context.Context, k Stored, retire time.Time) error
+	// Replace is Rotate as long as old is an open key of its use. It
+	// reports false, and writes nothing, when it is not: another node was faster.
+	// Keys that retired before gone are taken away.
+	Replace(ctx context.Context, old string, k Stored, retire, gone time.Time) (bool, error)
 	// Revoke lets a key retire at once.
 	Revoke(ctx context.Context, id string, at time.Time) error
 	// Follow calls fn after keys have changed, on any node, until ctx ends.
@@ -87,6 +99,7 @@ type key struct {
 	Stored
 	public  crypto.PublicKey
 	signers map[Kind]*signer
+	link    []byte // signs download links; of registry keys only
 }
 
 // signer signs tokens of one kind with one key.
@@ -105,6 +118,13 @@ const (
 	issuerLead   = time.Hour
 	registryLead = time.Minute
 )
+
+func (u Use) lead() time.Duration {
+	if u == Issuer {
+		return issuerLead
+	}
+	return registryLead
+}
 
 const firstBackdate = 24 * time.Hour
 
@@ -168,18 +188,71 @@ func (k *Keys) Run(ctx context.Context) error {
 // know it; the present one verifies until its last token has ended.
 func (k *Keys) Rotate(ctx context.Context, use Use) error {
 	now := k.now()
-	lead := registryLead
-	if use == Issuer {
-		lead = issuerLead
-	}
-	fresh, err := k.generate(use, now, now.Add(lead))
+	fresh, err := k.generate(use, now, now.Add(use.lead()))
 	if err != nil {
 		return err
 	}
-	if err := k.store.Rotate(ctx, fresh, fresh.Activate.Add(maxLife+leeway)); err != nil {
+	if err := k.store.Rotate(ctx, fresh, fresh.Activate.Add(use.life()+leeway)); err != nil {
 		return err
 	}
 	return k.reload(ctx)
+}
+
+// KeyLife is for how long a key signs before the next one does. What a stolen
+// key is worth ends with it, and nobody needs to act.
+const KeyLife = 30 * 24 * time.Hour
+
+// keepRetired is for how long a retired key is kept: a clock that is set back
+// must find it.
+const keepRetired = 24 * time.Hour
+
+// Turn makes the next key of each use whose present one has signed for
+// KeyLife, as Rotate does. Nodes that do so at once make one between them.
+func (k *Keys) Turn(ctx context.Context) error {
+	stored, err := k.store.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	now := k.now()
+	for _, present := range stored {
+		// A key from the future is one that a wrong clock has made: it would
+		// stay until that future has come.
+		due := !now.Before(present.Activate.Add(KeyLife)) || present.Created.After(now.Add(firstBackdate))
+		if !present.Retire.IsZero() || !due {
+			continue
+		}
+		fresh, err := k.generate(present.Use, now, now.Add(present.Use.lead()))
+		if err != nil {
+			return err
+		}
+		made, err := k.store.Replace(ctx, present.ID, fresh, fresh.Activate.Add(present.Use.life()+leeway), now.Add(-keepRetired))
+		if err != nil {
+			return err
+		}
+		if made {
+			slog.InfoContext(ctx, "the next signing key is made", "use", present.Use, "kid", fresh.ID, "signs from", fresh.Activate)
+		}
+	}
+	return k.reload(ctx)
+}
+
+// turnEvery is how often Tend looks. A key that is an hour late is no weaker.
+const turnEvery = time.Hour
+
+// Tend turns the keys when they are due, until ctx ends.
+func (k *Keys) Tend(ctx context.Context) error {
+	tick := time.NewTicker(turnEvery)
+	defer tick.Stop()
+	for {
+		if err := k.Turn(ctx); err != nil && ctx.Err() == nil {
+			slog.ErrorContext(ctx, "signing keys cannot be turned; the present ones go on signing", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
 }
 
 // Revoke ends a key at once, and with it every token it has signed. When it
@@ -194,7 +267,7 @@ func (k *Keys) Revoke(ctx context.Context, id string) error {
 		if err != nil {
 			return err
 		}
-		if err := k.store.Rotate(ctx, fresh, now.Add(maxLife+leeway)); err != nil {
+		if err := k.store.Rotate(ctx, fresh, now.Add(each.Use.life()+leeway)); err != nil {
 			return err
 		}
 	}
@@ -318,6 +391,9 @@ func (k *Keys) load(s Stored) (*key, error) {
 			return nil, errors.New("an elliptic key must be the registry's, on P-256")
 		}
 		out.public = p.Public()
+		if out.link, err = deriveLinkKey(der, s.ID); err != nil {
+			return nil, err
+		}
 	default:
 		return nil, errors.New("not a kind of key that signs tokens")
 	}

@@ -10,6 +10,7 @@
 package token
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -32,12 +33,13 @@ const (
 	KindAccess   Kind = "at+jwt"            // of the issuer, for the control plane (RFC 9068)
 	KindRefresh  Kind = "cove-refresh+jwt"  // of a registry: buys access tokens there
 	KindRegistry Kind = "cove-registry+jwt" // of a registry: reads and writes content there
+	KindID       Kind = "JWT"               // of the issuer, tells a program who has signed in; good for nothing
 )
 
-var kinds = []Kind{KindAccess, KindRefresh, KindRegistry}
+var kinds = []Kind{KindAccess, KindRefresh, KindRegistry, KindID}
 
 func (k Kind) use() Use {
-	if k == KindAccess {
+	if k == KindAccess || k == KindID {
 		return Issuer
 	}
 	return Registry
@@ -50,7 +52,12 @@ const (
 	RefreshLife  = 3 * time.Hour
 	RegistryLife = 75 * time.Minute
 
-	maxLife = RefreshLife
+	// MaxLife is the longest that an operator may let a registry's tokens live:
+	// keys that have been replaced verify for that long.
+	MaxLife = 24 * time.Hour
+	// MinLife is the shortest: az wants five minutes.
+	MinLife = 5 * time.Minute
+
 	leeway  = 60 * time.Second
 	maxSize = 8 << 10
 )
@@ -96,10 +103,15 @@ type PrincipalClaims struct {
 	ObjectID   string `json:"oid"`
 	Tenant     string `json:"tid"`
 	AppID      string `json:"appid"`
-	AppACR     string `json:"appidacr"` // how it proved itself: "1" is a secret
-	IDType     string `json:"idtyp"`    // "app"
+	AppACR     string `json:"appidacr"` // how the client proved itself: "0" not, "1" by a secret, "2" otherwise
+	IDType     string `json:"idtyp"`    // "app", "user"
 	Version    string `json:"ver"`
-	Credential string `json:"credential,omitempty"` // key id of the secret
+	Credential string `json:"credential,omitempty"` // key id of what it was bought with
+	Managed    string `json:"xms_mirid,omitempty"`  // resource id of a managed identity
+	UPN        string `json:"upn,omitempty"`        // a person's sign-in name
+	UniqueName string `json:"unique_name,omitempty"`
+	Name       string `json:"name,omitempty"`
+	Scope      string `json:"scp,omitempty"` // what a program may do in a person's name
 }
 
 // RegistryClaims are the claims of a registry's refresh and access tokens
@@ -132,6 +144,7 @@ type Tokens struct {
 	keys   *Keys
 	issuer func(tenant string) string
 	now    func() time.Time
+	lives  Lives
 
 	mu    sync.RWMutex
 	known map[[32]byte]verified
@@ -151,7 +164,16 @@ const maxKnown = 4096
 // New returns Tokens that sign with keys. issuer is the iss of a tenant's
 // access tokens; it must be a pure function.
 func New(keys *Keys, issuer func(tenant string) string) *Tokens {
-	return &Tokens{keys: keys, issuer: issuer, now: keys.now, known: map[[32]byte]verified{}}
+	return &Tokens{keys: keys, issuer: issuer, now: keys.now, lives: Lives{RefreshLife, RegistryLife}, known: map[[32]byte]verified{}}
+}
+
+// Lives are how long a registry's tokens live; zero is the documented time. A
+// token that was issued to live longer is not taken any more.
+type Lives struct{ Refresh, Registry time.Duration }
+
+// SetLives is called before the first token is issued or verified.
+func (t *Tokens) SetLives(l Lives) {
+	t.lives = Lives{cmp.Or(l.Refresh, RefreshLife), cmp.Or(l.Registry, RegistryLife)}
 }
 
 // Keys are the keys that sign.
@@ -160,11 +182,26 @@ func (t *Tokens) Keys() *Keys { return t.keys }
 // Issuer is the iss of a tenant's access tokens.
 func (t *Tokens) Issuer(tenant string) string { return t.issuer(tenant) }
 
+// EndingBy are the times of a token that is bought with something that ends
+// then; zero is something without an end.
+func EndingBy(until time.Time) Times {
+	if until.IsZero() {
+		return Times{}
+	}
+	return Times{Expires: until.Unix()}
+}
+
 // MintPrincipal signs an access token for c.Audience and fills in what c does
-// not say.
+// not say. It ends with what it is bought with, where c.Expires says when that
+// is (EndingBy).
 func (t *Tokens) MintPrincipal(c PrincipalClaims) (string, PrincipalClaims, error) {
+	until := c.Expires
 	c.Times = t.times(AccessLife)
-	c.Issuer, c.IDType, c.AppACR, c.Version = t.issuer(c.Tenant), "app", "1", "1.0"
+	if until != 0 {
+		c.Expires = min(c.Expires, until)
+	}
+	c.Issuer, c.Version = t.issuer(c.Tenant), "1.0"
+	c.IDType, c.AppACR = cmp.Or(c.IDType, "app"), cmp.Or(c.AppACR, "1")
 	if c.Subject == "" {
 		c.Subject = c.ObjectID
 	}
@@ -172,9 +209,28 @@ func (t *Tokens) MintPrincipal(c PrincipalClaims) (string, PrincipalClaims, erro
 	return text, c, err
 }
 
+// IDClaims are the claims of an id token (OpenID Connect Core 1.0, 2).
+type IDClaims struct {
+	Times
+	Issuer   string `json:"iss"`
+	Audience string `json:"aud"` // the program
+	Subject  string `json:"sub"`
+	ObjectID string `json:"oid"`
+	Tenant   string `json:"tid"`
+	Username string `json:"preferred_username"`
+	Name     string `json:"name"`
+	Version  string `json:"ver"`
+}
+
+// MintID signs an id token. Nothing here takes one for a proof.
+func (t *Tokens) MintID(c IDClaims) (string, error) {
+	c.Times, c.Issuer, c.Subject, c.Version = t.times(AccessLife), t.issuer(c.Tenant), c.ObjectID, "2.0"
+	return t.mint(KindID, c)
+}
+
 // MintRefresh signs a refresh token of the registry c.Audience.
 func (t *Tokens) MintRefresh(c RegistryClaims) (string, RegistryClaims, error) {
-	c.Times = t.times(RefreshLife)
+	c.Times = t.times(t.lives.Refresh)
 	c.Issuer, c.Version, c.Grant, c.Access = registryIssuer, "1.0", "refresh_token", nil
 	c.Roles = []string{}
 	text, err := t.mint(KindRefresh, c)
@@ -185,7 +241,7 @@ func (t *Tokens) MintRefresh(c RegistryClaims) (string, RegistryClaims, error) {
 // it is not zero, ends it before its time: a token bought with a token does
 // not outlive it.
 func (t *Tokens) MintRegistry(c RegistryClaims, until time.Time) (string, RegistryClaims, error) {
-	c.Times = t.times(RegistryLife)
+	c.Times = t.times(t.lives.Registry)
 	if !until.IsZero() {
 		c.Expires = min(c.Expires, until.Unix())
 	}
@@ -249,12 +305,12 @@ func (t *Tokens) VerifyPrincipal(raw string, audiences ...string) (*PrincipalCla
 // VerifyRefresh verifies a refresh token of the registry that is served under
 // the login server audience and has this UID.
 func (t *Tokens) VerifyRefresh(raw, audience, uid string) (*RegistryClaims, error) {
-	return t.verifyRegistry(KindRefresh, "refresh_token", RefreshLife, raw, audience, uid)
+	return t.verifyRegistry(KindRefresh, "refresh_token", t.lives.Refresh, raw, audience, uid)
 }
 
 // VerifyRegistry verifies an access token of that registry.
 func (t *Tokens) VerifyRegistry(raw, audience, uid string) (*RegistryClaims, error) {
-	return t.verifyRegistry(KindRegistry, "access_token", RegistryLife, raw, audience, uid)
+	return t.verifyRegistry(KindRegistry, "access_token", t.lives.Registry, raw, audience, uid)
 }
 
 func (t *Tokens) verifyRegistry(kind Kind, grant string, life time.Duration, raw, audience, uid string) (*RegistryClaims, error) {

@@ -3,6 +3,7 @@ package zone
 import (
 	"cmp"
 	"context"
+	"net/netip"
 )
 
 // Rcode is the outcome of a question (RFC 1035, 4.1.1).
@@ -73,6 +74,7 @@ func (a Answer) Why() string {
 // be read by everybody. The zero View knows no name.
 type View struct {
 	public *Public
+	front  netip.Addr      // what fronts lead to, where it is not their own address
 	zones  map[string]link // by the zone's name; nil outside every network
 }
 
@@ -154,7 +156,34 @@ func (v *View) step(ctx context.Context, name string, qtype uint16) step {
 	if v.public == nil {
 		return step{forward: true}
 	}
-	return v.public.step(ctx, name, qtype)
+	s := v.public.step(ctx, name, qtype)
+	if v.front.IsValid() && v.public.isFront(name) && (qtype == TypeA || qtype == TypeAAAA) {
+		// The public addresses are another way, and of no use inside.
+		s.found, s.soa = nil, nil
+		if qtype == TypeA {
+			s.found = []Record{{Type: TypeA, TTL: ttlAddress, Addr: v.front}}
+		} else {
+			s.soa, s.reason = v.public.authority(name), reasonNoType
+		}
+	}
+	return s
+}
+
+// Has reports whether a name is decided here, whoever else may have an answer.
+func (v *View) Has(name string) bool {
+	name = canonical(name)
+	for i := 0; i >= 0 && len(v.zones) > 0; i = next(name, i) {
+		if _, ok := v.zones[name[i:]]; ok {
+			return true
+		}
+	}
+	return v.public != nil && v.public.authority(name) != nil
+}
+
+// Through is the view of who reaches the registries' public side at another
+// address than everybody: a subnet with a service endpoint.
+func (v *View) Through(front netip.Addr) *View {
+	return &View{public: v.public, zones: v.zones, front: front}
 }
 
 // records is the content of one private zone, ready to be answered from.
@@ -167,6 +196,7 @@ type records struct {
 type node struct {
 	a, aaaa []Record
 	cname   *Record
+	rare    []Record // of every other type
 }
 
 // newRecords is an empty zone. Its server is named after itself: the zone
@@ -217,6 +247,12 @@ func (z *records) step(name string, qtype uint16) step {
 		s.found = []Record{z.soa}
 	case qtype == TypeNS && name == z.name:
 		s.found = []Record{{Type: TypeNS, TTL: ttlLabel, Target: z.soa.Target}}
+	case qtype == TypeTXT || qtype == TypeMX || qtype == TypeSRV || qtype == TypePTR:
+		for _, r := range n.rare {
+			if r.Type == qtype {
+				s.found = append(s.found, r)
+			}
+		}
 	case qtype == TypeANY:
 		return s // it exists; RFC 8482 leaves the rest to the edge
 	}

@@ -21,15 +21,15 @@ func (k known) ByHost(_ context.Context, host string) (*Registry, error) {
 	return k[host], nil
 }
 
-var harbor = &Registry{Private: true, Location: "westeurope"}
+var harbor = &Registry{Private: true, Regions: []string{"westeurope"}}
 
 // registries: myreg has had a private endpoint, open never had one.
 var registries = known{
 	"myreg.cr.cove.internal":                  harbor,
 	"myreg.westeurope.data.cr.cove.internal":  harbor,
 	"myreg.northeurope.data.cr.cove.internal": harbor,
-	"open.cr.cove.internal":                   {Location: "northeurope"},
-	"abroad.cr.cove.internal":                 {Location: "japaneast"},
+	"open.cr.cove.internal":                   {Regions: []string{"northeurope"}},
+	"abroad.cr.cove.internal":                 {Regions: []string{"japaneast"}},
 }
 
 func publicNames(t testing.TB) *Public {
@@ -213,6 +213,55 @@ func TestAnswer(t *testing.T) {
 		if len(a.Records) > 0 && a.Records[0].Name != name {
 			t.Errorf("%s, %s: the answer spells the name %s", c.view, c.question, a.Records[0].Name)
 		}
+	}
+}
+
+// A registry's global name leads to the first of its regions that we have and
+// that is not down; a region's own names lead to the region, whatever its
+// state, with the private label where the registry has it. row:53
+func TestRouting(t *testing.T) {
+	many := &Registry{Private: true, Regions: []string{"westeurope", "northeurope"}}
+	registries := known{
+		"myreg.cr.cove.internal":                 many,
+		"myreg.westeurope.geo.cr.cove.internal":  many,
+		"myreg.westeurope.data.cr.cove.internal": many,
+		"alone.cr.cove.internal":                 {Regions: []string{"westeurope"}},
+		"east.cr.cove.internal":                  {Regions: []string{"eastus", "northeurope"}},
+		"abroad.cr.cove.internal":                {Regions: []string{"japaneast"}},
+	}
+	const myreg, geo, data, alone, east, abroad = "myreg", "myreg.westeurope.geo", "myreg.westeurope.data", "alone", "east", "abroad"
+	for _, c := range []struct{ down, name, want string }{
+		{"", myreg, "westeurope"},
+		{"", east, "northeurope"},
+		{"", abroad, "westeurope"},
+		{"WestEurope", myreg, "northeurope"},
+		{"westeurope", geo, "westeurope"},
+		{"westeurope", data, "westeurope"},
+		{"westeurope", alone, "westeurope"}, // there is nowhere else
+		{"westeurope", abroad, "westeurope"},
+		{"westeurope northeurope", myreg, "westeurope"},
+		{"westeurope northeurope", east, "northeurope"},
+	} {
+		p, err := NewPublic(Names{
+			Domain: "cove.internal", Suffix: "cr.cove.internal", Regions: []string{"westeurope", "northeurope"},
+			Down: strings.Fields(c.down), Advertise: []netip.Addr{netip.MustParseAddr("203.0.113.10")},
+		}, registries)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain := "CNAME fe." + c.want + ".cove.internal ttl 60, A 203.0.113.10 ttl 10"
+		if strings.HasPrefix(c.name, "myreg") {
+			chain = "CNAME " + c.name + ".privatelink.cr.cove.internal ttl 3600, " + chain
+		}
+		if got := told((&View{public: p}).Answer(t.Context(), c.name+".cr.cove.internal", TypeA)); got != chain {
+			t.Errorf("%s with %q down:\n got %s\nwant %s", c.name, c.down, got, chain)
+		}
+	}
+	if _, err := NewPublic(Names{
+		Domain: "cove.internal", Suffix: "cr.cove.internal", Regions: []string{"westeurope"},
+		Down: []string{"mars"}, Advertise: []netip.Addr{netip.MustParseAddr("203.0.113.10")},
+	}, registries); err == nil || !strings.Contains(err.Error(), "mars") {
+		t.Errorf("a region that we do not have is down: %v", err)
 	}
 }
 

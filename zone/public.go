@@ -1,17 +1,20 @@
 package zone
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
 // Registry is what the public names of a registry depend on.
 type Registry struct {
-	Private  bool   // has or ever had a private endpoint
-	Location string // its home region
+	Private bool // has or ever had a private endpoint
+	// Regions that its global name may lead to, the first before the others.
+	Regions []string
 }
 
 // Registries finds registries by name. cmd adapts registry.Lookup to it.
@@ -29,6 +32,9 @@ type Names struct {
 	// Regions that this deployment serves; the first answers for registries
 	// whose home is elsewhere.
 	Regions []string
+	// Down are regions that no registry's global name leads to, as long as
+	// there is another. Names of a region itself do not ask.
+	Down []string
 	// Advertise are the addresses at which the public listener is reached.
 	Advertise []netip.Addr
 	// Aliases are further names of registries: host to login server.
@@ -42,6 +48,7 @@ type Public struct {
 	static     map[string]*node  // names that do not depend on a registry
 	fronts     map[string]string // region to front end
 	first      string            // the front end for registries at home elsewhere
+	down       map[string]bool   // regions
 	registries Registries
 }
 
@@ -77,6 +84,11 @@ func NewPublic(n Names, registries Registries) (*Public, error) {
 	if len(n.Regions) == 0 {
 		errs = append(errs, errors.New("no region"))
 	}
+	for _, r := range n.Down {
+		if !slices.ContainsFunc(n.Regions, func(s string) bool { return strings.EqualFold(r, s) }) {
+			errs = append(errs, fmt.Errorf("%q is none of the regions", r))
+		}
+	}
 	if len(n.Advertise) == 0 {
 		errs = append(errs, errors.New("no address to advertise"))
 	}
@@ -89,6 +101,7 @@ func NewPublic(n Names, registries Registries) (*Public, error) {
 		apexes:     map[string]apex{},
 		static:     map[string]*node{},
 		fronts:     map[string]string{},
+		down:       map[string]bool{},
 		registries: registries,
 	}
 	server := "ns." + domain
@@ -127,10 +140,23 @@ func NewPublic(n Names, registries Registries) (*Public, error) {
 			p.exists(region + kind + privateLabel + "." + suffix)
 		}
 	}
+	for _, r := range n.Down {
+		p.down[strings.ToLower(r)] = true
+	}
 	for host, login := range n.Aliases {
 		serve(host, node{cname: &Record{Type: TypeCNAME, TTL: ttlRoute, Target: canonical(login)}})
 	}
 	return p, nil
+}
+
+// isFront reports whether a name is a region's front end.
+func (p *Public) isFront(name string) bool {
+	for _, front := range p.fronts {
+		if front == name {
+			return true
+		}
+	}
+	return false
 }
 
 func addresses(addrs []netip.Addr) node {
@@ -246,12 +272,25 @@ func (p *Public) registry(ctx context.Context, name string) (*node, error) {
 		target := left + "." + privateLabel + "." + p.suffix
 		return &node{cname: &Record{Type: TypeCNAME, TTL: ttlLabel, Target: target}}, nil
 	}
-	if region == "" {
-		region = strings.ToLower(r.Location)
-	}
 	front, ok := p.fronts[region]
 	if !ok {
-		front = p.first
+		front = p.route(r.Regions)
 	}
 	return &node{cname: &Record{Type: TypeCNAME, TTL: ttlRoute, Target: front}}, nil
+}
+
+// route is the front end that a registry's global name leads to: of the first
+// region that we have and that is not down. Where all of them are, it is the
+// first that we have, since a name that leads nowhere helps nobody.
+func (p *Public) route(regions []string) string {
+	var here string
+	for _, r := range regions {
+		region := strings.ToLower(r)
+		front, ok := p.fronts[region]
+		if ok && !p.down[region] {
+			return front
+		}
+		here = cmp.Or(here, front)
+	}
+	return cmp.Or(here, p.first)
 }

@@ -3,7 +3,6 @@ package zone
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -136,38 +135,6 @@ func checkCNAME(props resource.Object) []fault.Field {
 	return nil
 }
 
-// soaType is the record that every zone has at its own name; nobody writes
-// it.
-func soaType() resource.Type {
-	return resource.Type{
-		Name: TypeZoneSOA, NoPut: true, NoDelete: true,
-		CheckName: func(name string) string {
-			if name != "@" {
-				return "must be @"
-			}
-			return ""
-		},
-		Show: func(_ context.Context, _ resource.Reader, doc resource.Doc, body resource.Object) error {
-			zone := canonical(doc.ID.Parent().Name())
-			return errIf(!resource.Assign(body, "properties", resource.Object{
-				"fqdn": zone + ".", "ttl": ttlManual, "isAutoRegistered": false,
-				"soaRecord": resource.Object{
-					"host": zone, "email": zone,
-					"serialNumber": SOASerial, "refreshTime": SOARefresh, "retryTime": SOARetry,
-					"expireTime": SOAExpire, "minimumTTL": SOAMinimum,
-				},
-			}))
-		},
-	}
-}
-
-func errIf(failed bool) error {
-	if failed {
-		return errors.New("the stored body is no object")
-	}
-	return nil
-}
-
 // add puts a stored record set into what is answered from. A set without
 // records is no name: Azure's servers do not show it either.
 func (z *records) add(doc resource.Doc) {
@@ -191,6 +158,12 @@ func (z *records) add(doc resource.Doc) {
 	case strings.EqualFold(typ, TypeZoneCNAME):
 		if cname, _ := resource.Lookup(props, "cnameRecord.cname").(string); cname != "" {
 			z.at(name).cname = &Record{Type: TypeCNAME, TTL: ttl, Target: canonical(cname)}
+		}
+	default:
+		for _, r := range rareOf(typ, props) {
+			r.TTL = ttl
+			n := z.at(name)
+			n.rare = append(n.rare, r)
 		}
 	}
 }

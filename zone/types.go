@@ -20,6 +20,10 @@ const (
 	TypeZoneAAAA  = TypeZone + "/AAAA"
 	TypeZoneCNAME = TypeZone + "/CNAME"
 	TypeZoneSOA   = TypeZone + "/SOA"
+	TypeZoneTXT   = TypeZone + "/TXT"
+	TypeZoneMX    = TypeZone + "/MX"
+	TypeZoneSRV   = TypeZone + "/SRV"
+	TypeZonePTR   = TypeZone + "/PTR"
 	TypeGroup     = network.TypeEndpoint + "/privateDnsZoneGroups"
 )
 
@@ -46,6 +50,7 @@ func Types(c Config) []resource.Type {
 		recordType(TypeZoneA, checkAddresses("aRecords", "ipv4Address", netip.Addr.Is4)),
 		recordType(TypeZoneAAAA, checkAddresses("aaaaRecords", "ipv6Address", netip.Addr.Is6)),
 		recordType(TypeZoneCNAME, checkCNAME),
+		recordType(TypeZoneTXT, checkTexts), recordType(TypeZoneMX, checkMX), recordType(TypeZoneSRV, checkSRV), recordType(TypeZonePTR, checkPTR),
 		soaType(), c.groupType(),
 	}
 }
@@ -106,7 +111,7 @@ func showZone(ctx context.Context, r resource.Reader, doc resource.Doc, body res
 // recordSets are a zone's record sets without its SOA.
 func recordSets(ctx context.Context, r resource.Reader, zone arm.ID) ([]resource.Doc, error) {
 	var all []resource.Doc
-	for _, typ := range []string{TypeZoneA, TypeZoneAAAA, TypeZoneCNAME} {
+	for _, typ := range []string{TypeZoneA, TypeZoneAAAA, TypeZoneCNAME, TypeZoneTXT, TypeZoneMX, TypeZoneSRV, TypeZonePTR} {
 		docs, err := r.List(ctx, resource.Query{Type: typ, Under: zone})
 		if err != nil {
 			return nil, err

@@ -155,6 +155,11 @@ func load(ctx context.Context, r resource.Reader, id arm.ID) (*loaded, error) {
 	for _, s := range sets {
 		z.content.add(s)
 	}
+	if soa, err := r.Get(ctx, id.Child("SOA", "@")); err == nil {
+		z.content.begin(soa)
+	} else if !errors.Is(err, resource.ErrUnknown) {
+		return nil, err
+	}
 	links, err := r.List(ctx, resource.Query{Type: TypeLink, Under: id})
 	if err != nil {
 		return nil, err

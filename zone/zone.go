@@ -17,13 +17,18 @@ import (
 	"cove.example/cove/fault"
 )
 
-// The record types that views hold, by their numbers (RFC 1035, RFC 3596).
+// The record types that views hold, by their numbers (RFC 1035, RFC 2782,
+// RFC 3596).
 const (
 	TypeA     uint16 = 1
 	TypeNS    uint16 = 2
 	TypeCNAME uint16 = 5
 	TypeSOA   uint16 = 6
+	TypePTR   uint16 = 12
+	TypeMX    uint16 = 15
+	TypeTXT   uint16 = 16
 	TypeAAAA  uint16 = 28
+	TypeSRV   uint16 = 33
 	TypeANY   uint16 = 255
 )
 
@@ -74,18 +79,25 @@ type Record struct {
 	Type   uint16
 	TTL    uint32
 	Addr   netip.Addr // A, AAAA
-	Target string     // CNAME, NS; the primary server of an SOA
+	Target string     // CNAME, NS, PTR, MX, SRV; the primary server of an SOA
+	Text   []string   // TXT
+
+	Preference             uint16 // MX
+	Priority, Weight, Port uint16 // SRV
+
+	SOA *SOA // nil is the SOA of the names that are ours, whose numbers are in StandardSOA
 }
 
-// The numbers of every SOA record that we answer; Azure's private zones have
-// the same. The serial never moves, since nobody transfers a view.
-const (
-	SOASerial  uint32 = 1
-	SOARefresh uint32 = 3600
-	SOARetry   uint32 = 300
-	SOAExpire  uint32 = 2_419_200
-	SOAMinimum uint32 = ttlNegative
-)
+// SOA is what an SOA record says besides its server.
+type SOA struct {
+	Mailbox                                 string // "" is the server's own name
+	Serial, Refresh, Retry, Expire, Minimum uint32
+}
+
+// StandardSOA are the numbers of every SOA record that nobody has changed;
+// Azure's private zones have the same. The serial never moves, since nobody
+// transfers a view.
+var StandardSOA = SOA{Serial: 1, Refresh: 3600, Retry: 300, Expire: 2_419_200, Minimum: ttlNegative}
 
 // canonical is a name as maps hold it: lower case, no final dot.
 func canonical(name string) string {

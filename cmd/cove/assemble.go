@@ -16,16 +16,23 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"cove.example/cove/access"
+	"cove.example/cove/arm"
 	"cove.example/cove/armapi"
+	"cove.example/cove/audit"
 	"cove.example/cove/authority"
 	"cove.example/cove/content"
 	"cove.example/cove/content/disk"
+	"cove.example/cove/device"
 	"cove.example/cove/directory"
 	"cove.example/cove/dnsapi"
 	"cove.example/cove/door"
+	"cove.example/cove/drift"
 	"cove.example/cove/fault"
 	"cove.example/cove/graphapi"
+	"cove.example/cove/imdsapi"
+	"cove.example/cove/insight"
 	"cove.example/cove/link/wireguard"
+	"cove.example/cove/logapi"
 	"cove.example/cove/loginapi"
 	"cove.example/cove/network"
 	"cove.example/cove/ociapi"
@@ -37,12 +44,17 @@ import (
 	"cove.example/cove/store"
 	"cove.example/cove/task"
 	"cove.example/cove/token"
+	"cove.example/cove/whatif"
 	"cove.example/cove/zone"
 )
 
 // registryAudience is what Entra calls tokens that are good for registries
 // only (source: the documentation of Azure Container Registry).
 const registryAudience = "https://containerregistry.azure.net"
+
+// logsAudience is the public cloud's name for the API of log queries, which
+// clients have compiled in (source: the reference of the Log Analytics API).
+const logsAudience = "https://api.loganalytics.io"
 
 // managementAudiences are what tokens for the control plane are made out to.
 // The public cloud's is not where it answers: clients that have that cloud
@@ -92,9 +104,15 @@ type server struct {
 	router     *door.Router
 	dns        *dnsapi.Server
 	outbound   *outbound.Dialer
+	delivery   *insight.Delivery
+	meter      *meter
 	overlay    *wireguard.Switch
+	ways       *ways
+	metadata   *imdsapi.Server
 
+	drift         *drift.Runner
 	answers       *prometheus.CounterVec // of DNS
+	cutOff        *prometheus.CounterVec // at listeners for balancers
 	wireguardNote string
 }
 
@@ -177,10 +195,7 @@ func (s *server) found(ctx context.Context) error {
 		saved = true
 		return s.saveAdmin(a)
 	}
-	own := func(ctx context.Context, a directory.Admin) error {
-		return policy.Grant(ctx, s.resources, a.ObjectID, policy.RoleOwner, resource.SubscriptionID(a.Subscription))
-	}
-	_, created, err := directory.Bootstrap(ctx, s.identity, s.now(), save, own)
+	_, created, err := directory.Bootstrap(ctx, s.identity, s.now(), save, s.ownAll)
 	switch {
 	case err != nil || created:
 		return err
@@ -188,7 +203,7 @@ func (s *server) found(ctx context.Context) error {
 		// Another node of this database was faster; its file is the one.
 		return s.data.Remove(adminFile)
 	case s.config.RenewAdmin:
-		return directory.Readmit(ctx, s.identity, s.now(), save, own)
+		return directory.Readmit(ctx, s.identity, s.now(), save, s.ownAll)
 	}
 	return s.refreshAdmin()
 }
@@ -198,20 +213,34 @@ func (s *server) assemble(ctx context.Context) error {
 	c := s.config
 	s.loops = newBackground(s.log)
 	registries := registry.Config{
-		Suffix: c.RegistrySuffix, Aliases: c.aliases(), DefaultPublicAccess: c.publicAccess(), Sealer: s.box, Size: s.content.Size,
+		Suffix: c.RegistrySuffix, Aliases: c.aliases(), DefaultPublicAccess: c.publicAccess(), Sealer: s.box, Now: s.now, Size: s.content.Size,
 		Tagged: s.tagged,
 	}
+	var err error
+	if registries.EndpointLimits, err = endpointLimits(c.EndpointLimits); err != nil {
+		return err
+	}
+	trusted, err := trustedServices(c.TrustedServices)
+	if err != nil {
+		return err
+	}
+	storage := &registry.Storage{Size: s.content.Size, Now: s.now}
+	registries.Room = storage.Room
 	zones := zone.Config{Suffix: c.RegistrySuffix}
 	frontEnd, err := netip.ParseAddr(c.ServiceFrontEnd)
 	if err != nil {
 		return err
 	}
+	attached, _ := c.attachments() // what is wrong with them was told at the start
 	networks := network.Config{
-		Sealer: s.box, Registry: registries, FrontEnd: frontEnd, Now: s.now,
+		Attached: attached.way, Sealer: s.box, Registry: registries, FrontEnd: frontEnd, Regions: c.regions(), Now: s.now,
 		Management: endpointURL(c.HostManagement), Fingerprint: s.ca.Fingerprint(), Dial: s.dial(),
 		EndpointChanged: []func(context.Context, resource.Tx, resource.Doc) error{zones.EndpointChanged},
 	}
 	if err := s.openOverlay(&networks); err != nil {
+		return err
+	}
+	if err := s.openWays(attached, frontEnd); err != nil {
 		return err
 	}
 
@@ -222,7 +251,7 @@ func (s *server) assemble(ctx context.Context) error {
 	s.roles = policy.NewRoles(s.resources)
 	public, err := zone.NewPublic(zone.Names{
 		Domain: c.Domain, Suffix: c.RegistrySuffix, Hosts: []string{c.HostManagement, c.HostLogin, c.HostGraph, c.HostLogs, c.HostPortal},
-		Regions: c.regions(), Advertise: []netip.Addr{s.advertise}, Aliases: s.aliasHosts(),
+		Regions: c.regions(), Down: c.RouteAround, Advertise: []netip.Addr{s.advertise}, Aliases: s.aliasHosts(),
 	}, registryNames{s.registries})
 	if err != nil {
 		return err
@@ -233,8 +262,11 @@ func (s *server) assemble(ctx context.Context) error {
 		return err
 	}
 
+	if err := s.openOutbound(); err != nil {
+		return err
+	}
 	s.directory = directory.New(s.identity, s.now)
-	s.roles.Groups = s.directory.Groups
+	s.roles.Groups, s.roles.Now = s.directory.Groups, s.now
 	keys, err := token.OpenKeys(ctx, store.NewKeys(s.db), s.box, s.now)
 	if errors.Is(err, seal.ErrOpen) {
 		return fault.Newf(fault.Invalid, "%s is not the key that this database was sealed under: put back the one that belongs to it", filepath.Join(c.Data, "master.key"))
@@ -243,12 +275,19 @@ func (s *server) assemble(ctx context.Context) error {
 		return err
 	}
 	management := managementAudiences(c.HostManagement)
-	login := loginapi.Config{Hosts: []string{c.HostLogin}, Audiences: append([]string{registryAudience, endpointURL(c.HostGraph), endpointURL(c.HostLogs)}, management...)}
+	login := loginapi.Config{Hosts: []string{c.HostLogin}, Audiences: append([]string{registryAudience, logsAudience, endpointURL(c.HostGraph), endpointURL(c.HostLogs)}, management...)}
 	s.tokens = token.New(keys, login.Issuer)
+	s.tokens.SetLives(token.Lives{Refresh: c.RefreshTokenLifetime, Registry: c.AccessTokenLifetime})
 
 	registries.RegionsChanged = networks.RegionsChanged
-	types := []resource.Type{registry.Type(registries), registry.Replications(registries), policy.Assignments(s.principalType)}
+	types := []resource.Type{registry.Type(registries), registry.Replications(registries), registry.ScopeMaps(), registry.Tokens(registries), policy.Assignments(s.principalType), policy.Definitions()}
 	types = append(append(types, network.Types(networks)...), zone.Types(zones)...)
+	insights, err := s.openInsight()
+	if err != nil {
+		return err
+	}
+	types = append(types, insight.Types(insights)...)
+	types = s.bearing(types)
 	if s.service, err = resource.New(resource.Config{Store: obeyed, Types: types, Locations: c.regions(), Now: s.now}); err != nil {
 		return err
 	}
@@ -257,24 +296,36 @@ func (s *server) assemble(ctx context.Context) error {
 	}
 
 	guard := &access.Guard{
-		Registries: s.registries, Networks: s.networks, Tokens: s.tokens, Directory: s.directory, Roles: s.roles,
+		Registries: s.registries, Networks: s.networks, Links: s.ways.links, Tokens: s.tokens, Directory: s.directory, Roles: s.roles,
 		Now: s.now, Audiences: append([]string{registryAudience}, management...), Failures: s.log,
+		Trusted: trusted, RegistryAudience: registryAudience, Scoped: s.registries, Guesses: access.NewThrottle(),
 	}
 	joiner := network.Joiner{Store: obeyed, Config: networks}
 	tenant, err := s.tenant(ctx)
 	if err != nil {
 		return err
 	}
+	subscription, err := s.subscription(ctx)
+	if err != nil {
+		return err
+	}
+	s.drift = &drift.Runner{Look: s.watch(subscription).Look, Every: lookEvery, Log: s.log}
+	asker := &whatif.Asker{
+		Guard: guard, Networks: s.networks, Zones: s.views, Registries: s.registries, Resources: s.service,
+		Store: s.resources, Events: s.events, FrontEnd: frontEnd, Now: s.now,
+	}
+	desk := audit.NewDesk(s.events, s.now)
 	manage, err := armapi.New(armapi.Config{
 		Service: s.service, Host: c.HostManagement, Authority: endpointURL(c.HostLogin) + "/" + tenant, Now: s.now, Log: s.log,
 		Auth:   &access.ARM{Tokens: s.tokens, Directory: s.directory, Roles: s.roles, Audiences: management},
-		Groups: s.directory.Groups,
-		Extra:  []armapi.Route{armapi.Decisions(s.events), armapi.Events(s.events), armapi.Join(joiner), armapi.Metadata(c.names())},
+		Groups: s.directory.Groups, History: s.resources,
+		Extra: append([]armapi.Route{armapi.Decisions(s.events, guard, s.now), armapi.Events(s.events), armapi.Findings(s.drift.Look), armapi.Can(asker), armapi.Flips(asker), armapi.Join(joiner), armapi.Metadata(c.names())}, armapi.Logs(desk, s.service, s.now)...),
 	})
 	if err != nil {
 		return err
 	}
-	s.registry = &ociapi.Server{Guard: guard, Tokens: guard, Content: s.content, Log: s.events, Now: s.now, Failures: s.log}
+	s.meter = newMeter(s.events)
+	s.registry = &ociapi.Server{Guard: guard, Tokens: guard, Content: s.content, Log: s.meter, Now: s.now, Failures: s.log, Rates: s.rates(), Room: storage.Room}
 	s.router = &door.Router{
 		Hosts: map[string]http.Handler{
 			c.HostManagement: manage,
@@ -282,22 +333,40 @@ func (s *server) assemble(ctx context.Context) error {
 				Directory: s.directory, Host: c.HostGraph, Now: s.now, Log: s.log,
 				Auth: &access.ARM{Tokens: s.tokens, Directory: s.directory, Roles: s.roles, Audiences: []string{endpointURL(c.HostGraph)}},
 			}),
-			c.HostLogin: &loginapi.Server{Config: login, Tokens: s.tokens, Directory: s.directory, Now: s.now, Log: s.log},
+			c.HostLogs: logapi.New(logapi.Config{
+				Desk: desk, Service: s.service, Now: s.now, Log: s.log,
+				Auth: &access.ARM{Tokens: s.tokens, Directory: s.directory, Roles: s.roles, Audiences: append([]string{logsAudience, endpointURL(c.HostLogs)}, management...)},
+			}),
+			c.HostLogin: &loginapi.Server{
+				Config: login, Tokens: s.tokens, Directory: s.directory, Issuers: s.issuers(), Sealer: s.box, Now: s.now, Log: s.log,
+				Devices: &device.Desk{Store: store.NewDevices(s.db), Now: s.now}, Guesses: access.NewThrottle(),
+			},
 		},
 		Registry:   s.registry,
 		IsRegistry: s.isRegistry,
 	}
 	s.ca.Serves = s.router.Serves
-	if err := errors.Join(s.openDNS(), s.openOutbound()); err != nil {
+	if s.overlay != nil {
+		s.metadata = s.newMetadata(login.Audiences)
+	}
+	if err := s.openDNS(frontEnd); err != nil {
 		return err
 	}
 	s.startLoops(joiner, keys)
 	return nil
 }
 
+// rates are the rate limits of registries, nil where the operator wants none.
+func (s *server) rates() *access.Rates {
+	if f, err := rateFactor(s.config.RateLimits); err == nil && f > 0 {
+		return access.NewRates(f)
+	}
+	return nil
+}
+
 // openDNS makes the DNS edge. Other names are asked of the operator's
 // resolvers, or of those that this machine uses.
-func (s *server) openDNS() error {
+func (s *server) openDNS(frontEnd netip.Addr) error {
 	var upstreams []netip.AddrPort
 	for _, u := range s.config.DNSUpstream {
 		ap, err := netip.ParseAddrPort(u)
@@ -316,9 +385,14 @@ func (s *server) openDNS() error {
 	if ap, err := netip.ParseAddrPort(s.config.DNS); err == nil {
 		own = append(own, ap)
 	}
+	for _, n := range s.ways.attachments.host {
+		if n.Resolver.IsValid() {
+			own = append(own, netip.AddrPortFrom(n.Resolver, 53))
+		}
+	}
 	s.answers = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "cove_dns_answers_total", Help: "Answers by view and code."}, []string{"view", "rcode"})
 	s.dns = dnsapi.New(dnsapi.Config{
-		Views: s.views.Of, Forward: dnsapi.NewForwarder(upstreams, own), Now: s.now,
+		Views: s.views.Of, FrontEnd: s.serviceFrontEnd(frontEnd), Forward: dnsapi.NewForwarder(upstreams, own), Now: s.now,
 		Observe: func(view, rcode string) { s.answers.WithLabelValues(view, rcode).Inc() },
 	})
 	return nil
@@ -332,9 +406,8 @@ func (s *server) startLoops(joiner network.Joiner, keys *token.Keys) {
 	s.loops.run("roles", s.roles.Run)
 	s.loops.run("directory", s.directory.Run)
 	s.loops.run("keys", keys.Run)
-	if s.overlay != nil {
-		s.loops.run("overlay", func(ctx context.Context) error { return s.networks.Reconcile(ctx, s.overlay) })
-	}
+	s.loops.run("key rotation", keys.Tend)
+	s.loops.run("overlay", func(ctx context.Context) error { return s.networks.Reconcile(ctx, s.ways) })
 	runner := &task.Runner{Queue: s.db, Now: s.now, Log: s.log, Handlers: map[string]task.Handler{
 		registry.DropTask: func(ctx context.Context, h *task.Held) error {
 			var d registry.Drop
@@ -343,10 +416,12 @@ func (s *server) startLoops(joiner network.Joiner, keys *token.Keys) {
 			}
 			return s.content.DropRegistry(ctx, d.UID)
 		},
+		registry.RetentionTask: s.retain,
 		network.TaskExpireCode: func(ctx context.Context, h *task.Held) error { return joiner.Expire(ctx, h.Task) },
 	}}
 	s.loops.run("tasks", runner.Run)
 	s.loops.run("housekeeping", s.keepHouse)
+	s.loops.run("drift", s.drift.Run)
 }
 
 // begin makes the documents of the tenant and the subscription.
@@ -372,6 +447,18 @@ func (s *server) tenant(ctx context.Context) (string, error) {
 		return "", errors.New("the directory has no tenant")
 	}
 	return tenants[0].ID, nil
+}
+
+// subscription is the first start's.
+func (s *server) subscription(ctx context.Context) (arm.ID, error) {
+	all, err := s.identity.Subscriptions(ctx)
+	if err != nil {
+		return arm.ID{}, err
+	}
+	if len(all) == 0 {
+		return arm.ID{}, errors.New("the directory has no subscription")
+	}
+	return resource.SubscriptionID(all[0].ID), nil
 }
 
 // principalType is policy.TypeOf.
@@ -447,7 +534,7 @@ func (r registryNames) ByHost(ctx context.Context, host string) (*zone.Registry,
 	if found == nil || err != nil {
 		return nil, err
 	}
-	return &zone.Registry{Private: found.EverPrivate, Location: found.Location}, nil
+	return &zone.Registry{Private: found.EverPrivate, Regions: found.Routed}, nil
 }
 
 // openOverlay opens the WireGuard port and tells networks what members are
@@ -459,7 +546,7 @@ func (s *server) openOverlay(networks *network.Config) error {
 	}
 	open := func(addr string) (err error) {
 		s.overlay, err = wireguard.Open(wireguard.Config{
-			Listen: addr, HTTPS: s.serveNetwork, DNS: s.serveNetworkDNS, State: s.data, Logger: s.log, Now: s.now,
+			Listen: addr, HTTPS: s.serveNetwork, DNS: s.serveNetworkDNS, Metadata: s.serveNetworkMetadata, State: s.data, Logger: s.log, Now: s.now,
 		})
 		return err
 	}

@@ -7,13 +7,16 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
 	"cove.example/cove/fault"
 	"cove.example/cove/outbound"
+	"cove.example/cove/token"
 )
 
 // config is what `cove serve` can be told. Each flag is also an environment
@@ -37,6 +40,10 @@ type config struct {
 
 	Region     string
 	AlsoRegion []string
+	// RouteAround are regions that global names of registries do not lead to.
+	RouteAround []string
+
+	AlsoSubscription []string
 
 	Listen        []string
 	Advertise     string
@@ -51,12 +58,30 @@ type config struct {
 
 	WireGuard         string
 	WireGuardEndpoint string
-	ServiceFrontEnd   string
+
+	AttachHost    []string
+	AttachHostDNS []string
+	AttachProxy   []string
+	ProxyListen   []string
+	ProxyFrom     []string
+	ProxyMap      string
+
+	ServiceFrontEnd string
+	TrustedServices string
+	EndpointLimits  []string
 
 	Admin         string
 	RenewAdmin    bool
 	OutboundAllow []string
 	OutboundCA    string
+
+	RefreshTokenLifetime time.Duration
+	AccessTokenLifetime  time.Duration
+	RateLimits           string
+
+	KeepEvents    int
+	KeepEventsGiB int
+	SinkFolder    string
 
 	DefaultPublicAccess string
 	LogLevel            string
@@ -81,6 +106,8 @@ func (c *config) flags(fs *pflag.FlagSet) {
 
 	fs.StringVar(&c.Region, "region", "local", "this deployment's region")
 	fs.StringSliceVar(&c.AlsoRegion, "also-region", nil, "further regions that it serves itself")
+	fs.StringSliceVar(&c.RouteAround, "route-around", nil, "regions of these that registries' global names do not lead to, as long as a registry has another")
+	fs.StringSliceVar(&c.AlsoSubscription, "also-subscription", nil, "names of further subscriptions, made where they are missing")
 
 	fs.StringSliceVar(&c.Listen, "listen", nil, "HTTPS address (default 0.0.0.0:443 where that may be bound, else 127.0.0.1:8443)")
 	fs.StringVar(&c.Advertise, "advertise", "", "address that the public DNS view answers (default: the listener's, or the default route's)")
@@ -95,12 +122,27 @@ func (c *config) flags(fs *pflag.FlagSet) {
 
 	fs.StringVar(&c.WireGuard, "wireguard", "0.0.0.0:51820", "UDP address of the overlay networks; empty is off")
 	fs.StringVar(&c.WireGuardEndpoint, "wireguard-endpoint", "", "HOST:PORT that members are told (default: the advertised address and that port)")
+	fs.StringSliceVar(&c.AttachHost, "attach-host", nil, "VNET=RANGE: a virtual network, by its resource id, whose private endpoints are this machine's own addresses in that range")
+	fs.StringSliceVar(&c.AttachHostDNS, "attach-host-dns", nil, "VNET=ADDRESS: where the resolver of such a network answers")
+	fs.StringSliceVar(&c.AttachProxy, "attach-proxy", nil, "VNET: a virtual network, by its resource id, that is a cloud's, reached through its balancers")
+	fs.StringSliceVar(&c.ProxyListen, "proxy-listen", nil, "HTTPS address for balancers that send the PROXY protocol, version 2")
+	fs.StringSliceVar(&c.ProxyFrom, "proxy-from", nil, "addresses or ranges of those balancers; nobody else is listened to there")
+	fs.StringVar(&c.ProxyMap, "proxy-map", "", "YAML file that leads private links of clouds to private endpoints; a change is obeyed within a second")
 	fs.StringVar(&c.ServiceFrontEnd, "service-front-end", "100.100.100.100", "address of the registry's public side inside virtual networks")
+
+	fs.StringVar(&c.TrustedServices, "trusted-services", "", "YAML file of the services that may pass network rules, over the built-in table")
+	fs.StringSliceVar(&c.EndpointLimits, "private-endpoint-limit", nil, "REGISTRY=NUMBER: how many private endpoints a registry may have, where it is not 200, or 10 for one made before October 2021")
 
 	fs.StringVar(&c.Admin, "admin", "127.0.0.1:9464", "plain HTTP: /healthz, /readyz, /metrics; empty is off")
 	fs.BoolVar(&c.RenewAdmin, "renew-admin", false, "write a new admin.json, for one more service principal that owns the subscription, when the old one is lost")
 	fs.StringSliceVar(&c.OutboundAllow, "outbound-allow", nil, "FEATURE=CIDR: a private range that a feature may reach")
 	fs.StringVar(&c.OutboundCA, "outbound-ca", "", "PEM file of further authorities that may sign for the hosts that features reach")
+	fs.DurationVar(&c.RefreshTokenLifetime, "refresh-token-lifetime", token.RefreshLife, "how long a login to a registry lasts, 5m to 24h")
+	fs.DurationVar(&c.AccessTokenLifetime, "access-token-lifetime", token.RegistryLife, "how long a registry's access tokens last, 5m to 24h")
+	fs.StringVar(&c.RateLimits, "rate-limits", "on", "rate limits of registries: on, off, or a number that they are multiplied by")
+	fs.IntVar(&c.KeepEvents, "keep-events", 90, "for how many days login and repository events are kept")
+	fs.IntVar(&c.KeepEventsGiB, "keep-events-gib", 20, "how much they may take, in GiB: the oldest days are deleted sooner")
+	fs.StringVar(&c.SinkFolder, "sink-folder", "", "folder for the files of sinks (default: sinks in the data folder)")
 	fs.StringVar(&c.DefaultPublicAccess, "default-public-access", "enabled", "public access of new registries: enabled or disabled")
 	fs.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
 }
@@ -341,12 +383,33 @@ func (c *config) check() error {
 	if a, err := netip.ParseAddr(c.ServiceFrontEnd); err != nil || !a.Is4() {
 		bad("--service-front-end %q is not an IPv4 address", c.ServiceFrontEnd)
 	}
+	_, wrong := c.attachments()
+	problems = append(problems, wrong...)
+	if _, err := endpointLimits(c.EndpointLimits); err != nil {
+		bad("%w", err)
+	}
+	if c.KeepEvents < 1 || c.KeepEvents > 3650 {
+		bad("--keep-events %d: 1 to 3650 days", c.KeepEvents)
+	}
+	if c.KeepEventsGiB < 1 || c.KeepEventsGiB > 1<<20 {
+		bad("--keep-events-gib %d: at least 1", c.KeepEventsGiB)
+	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		bad("--tls-cert and --tls-key go together")
 	}
 	for _, r := range append([]string{c.Region}, c.AlsoRegion...) {
 		if r == "" || strings.Trim(r, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
 			bad("region %q: lower-case letters and digits only", r)
+		}
+	}
+	for _, r := range c.RouteAround {
+		if r != c.Region && !slices.Contains(c.AlsoRegion, r) {
+			bad("--route-around %q is none of the regions of --region and --also-region", r)
+		}
+	}
+	for _, name := range c.AlsoSubscription {
+		if name == "" || len(name) > 64 || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789 ._-") != "" || strings.TrimSpace(name) != name {
+			bad("--also-subscription %q: 1 to 64 letters, digits, spaces, dots, underscores and hyphens", name)
 		}
 	}
 	if c.Database != "" && !strings.HasPrefix(c.Database, "postgres://") && !strings.HasPrefix(c.Database, "postgresql://") {
@@ -361,12 +424,35 @@ func (c *config) check() error {
 			bad("--blobs: expected s3://… or azblob://…")
 		}
 	}
+	for flag, life := range map[string]time.Duration{"refresh-token-lifetime": c.RefreshTokenLifetime, "access-token-lifetime": c.AccessTokenLifetime} {
+		if life < token.MinLife || life > token.MaxLife || life%time.Second != 0 {
+			bad("--%s %v: 5m to 24h, in whole seconds", flag, life)
+		}
+	}
+	if _, err := rateFactor(c.RateLimits); err != nil {
+		bad("--rate-limits: %w", err)
+	}
 	switch c.DefaultPublicAccess {
 	case "enabled", "disabled":
 	default:
 		bad("--default-public-access: enabled or disabled, not %q", c.DefaultPublicAccess)
 	}
 	return errors.Join(problems...)
+}
+
+// rateFactor is what the documented rate limits are multiplied by; 0 is none.
+func rateFactor(s string) (float64, error) {
+	switch s {
+	case "on":
+		return 1, nil
+	case "off":
+		return 0, nil
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(f >= 0.01 && f <= 1000) {
+		return 0, fmt.Errorf("on, off or a number from 0.01 to 1000, not %q", s)
+	}
+	return f, nil
 }
 
 func unicast(a netip.Addr) bool { return a.IsValid() && !a.IsUnspecified() && !a.IsMulticast() }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -57,7 +59,7 @@ var linkColumns = []column{{"NAME", "name"}, {"VIRTUAL NETWORK", "properties.vir
 
 func (a *app) linkCommand() *cobra.Command {
 	link := &cobra.Command{Use: "link", Short: "Which virtual networks see a zone"}
-	var vnet, name string
+	var vnet, name, policy string
 	add := &cobra.Command{
 		Use: "add ZONE", Short: "Link a zone to a virtual network", Args: cobra.ExactArgs(1),
 		Example: "  cove dns link add privatelink.cr.cove.internal --vnet office",
@@ -75,7 +77,7 @@ func (a *app) linkCommand() *cobra.Command {
 			}
 			out, err := cl.Put(cmd.Context(), zoneID+"/virtualNetworkLinks/"+url.PathEscape(name), client.Object{
 				"location":   "global",
-				"properties": client.Object{"virtualNetwork": client.Object{"id": vnetID}, "registrationEnabled": false},
+				"properties": client.Object{"virtualNetwork": client.Object{"id": vnetID}, "registrationEnabled": false, "resolutionPolicy": policy},
 			})
 			if err != nil {
 				return err
@@ -85,6 +87,7 @@ func (a *app) linkCommand() *cobra.Command {
 	}
 	add.Flags().StringVar(&vnet, "vnet", "", "the virtual network")
 	add.Flags().StringVar(&name, "name", "", "the link's name (default the virtual network's)")
+	add.Flags().StringVar(&policy, "resolution-policy", "Default", "what a name is that the zone lacks: Default, which is none, or NxDomainRedirect, the public one")
 	if err := add.MarkFlagRequired("vnet"); err != nil {
 		panic(err)
 	}
@@ -211,5 +214,71 @@ func (a *app) recordCommand() *cobra.Command {
 			return a.print.show(list, recordColumns...)
 		}),
 	})
+	var endpoint, zone string
+	sync := &cobra.Command{
+		Use: "sync --private-endpoint NAME", Short: "Give a zone the records that a private endpoint needs", Args: cobra.NoArgs,
+		Long:    "Write the A records of a private endpoint's names, one for the login server and\none for each data endpoint, with the addresses that it has now. Other records of\nthe zone stay as they are.",
+		Example: "  cove dns record sync --private-endpoint pe",
+		RunE: a.do(func(cmd *cobra.Command, cl *client.Client, _ []string) error {
+			out, err := a.syncRecords(cmd.Context(), cl, endpoint, zone)
+			if err != nil {
+				return err
+			}
+			return a.print.show(out, recordColumns...)
+		}),
+	}
+	sync.Flags().StringVar(&endpoint, "private-endpoint", "", "whose names and addresses")
+	sync.Flags().StringVar(&zone, "zone", "", "the private DNS zone (default privatelink. and the registry suffix)")
+	if err := sync.MarkFlagRequired("private-endpoint"); err != nil {
+		panic(err)
+	}
+	record.AddCommand(sync)
 	return record
 }
+
+// syncRecords writes the record sets of a private endpoint's names that differ
+// from its addresses, and returns all of them.
+func (a *app) syncRecords(ctx context.Context, cl *client.Client, endpoint, zone string) ([]any, error) {
+	id, err := a.find(ctx, cl, typeEndpoint, endpoint)
+	if err != nil {
+		return nil, err
+	}
+	pe, err := cl.Get(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if zone == "" {
+		zone = privatePrefix + cl.Profile.RegistrySuffix
+	}
+	zoneID, err := a.find(ctx, cl, typeZone, zone)
+	if err != nil {
+		return nil, err
+	}
+	var out []any
+	configs, _ := dig(pe, "properties", "customDnsConfigs").([]any)
+	for _, c := range configs {
+		o, _ := c.(client.Object)
+		fqdn, _ := o["fqdn"].(string)
+		name, ok := strings.CutSuffix(fqdn, "."+strings.TrimPrefix(lastName(zoneID), privatePrefix))
+		addresses, _ := o["ipAddresses"].([]any)
+		if !ok || len(addresses) == 0 {
+			continue
+		}
+		var records []any
+		for _, s := range addresses {
+			records = append(records, client.Object{"ipv4Address": s})
+		}
+		set, err := cl.Put(ctx, zoneID+"/A/"+url.PathEscape(name), client.Object{"properties": client.Object{"ttl": 10, "aRecords": records}})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, set)
+	}
+	if len(out) == 0 {
+		return nil, fault.Newf(fault.Invalid, "%s serves no name below %s", endpoint, strings.TrimPrefix(lastName(zoneID), privatePrefix))
+	}
+	return out, nil
+}
+
+// privatePrefix is what a private zone's name puts before the registry suffix.
+const privatePrefix = "privatelink."

@@ -27,7 +27,7 @@ import (
 // listen opens the remaining ports and begins to serve, the public names last.
 func (s *server) listen(ctx context.Context) error {
 	s.closers.add(s.servers.close)
-	for _, step := range []func(context.Context) error{s.listenDNS, s.listenConnect, s.listenHTTP, s.listenAdmin} {
+	for _, step := range []func(context.Context) error{s.listenDNS, s.listenConnect, s.listenHTTP, s.listenProxy, s.listenAdmin} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -225,7 +225,14 @@ func (s *server) listenAdmin(context.Context) error {
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "cove_audit_events_dropped_total", Help: "Events that the full buffer could not take."},
 			func() float64 { return float64(s.events.Dropped()) }),
-		s.answers)
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "cove_insight_events_sent_total", Help: "Events that sinks have taken."},
+			func() float64 { return float64(s.delivery.Sent()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "cove_insight_failures_total", Help: "Attempts to send events that a sink has not taken."},
+			func() float64 { return float64(s.delivery.Failed()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "cove_insight_events_lost_total", Help: "Events deleted for their age or size before a sink took them, at most."},
+			func() float64 { return float64(s.delivery.Lost()) }),
+		s.answers, s.cutOff, newDriftMetric(s.drift.Count))
+	metrics.MustRegister(s.meter.collectors()...)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.readyz)
@@ -259,8 +266,8 @@ func (s *server) readyz(w http.ResponseWriter, r *http.Request) {
 const (
 	collectEvery = time.Hour
 	trimEvery    = 6 * time.Hour
+	sizeEvery    = 5 * time.Minute
 	scrubEvery   = 7 * 24 * time.Hour
-	keepEvents   = 90 * 24 * time.Hour
 	keepChanges  = 30 * 24 * time.Hour
 	trimBatch    = 1000
 )
@@ -272,6 +279,8 @@ func (s *server) keepHouse(ctx context.Context) error {
 	minute := time.NewTicker(time.Minute)
 	defer minute.Stop()
 	collect, trim, scrub := time.NewTicker(collectEvery), time.NewTicker(trimEvery), time.NewTicker(scrubEvery)
+	sizes := time.NewTicker(sizeEvery)
+	defer sizes.Stop()
 	defer collect.Stop()
 	defer trim.Stop()
 	defer scrub.Stop()
@@ -289,6 +298,8 @@ func (s *server) keepHouse(ctx context.Context) error {
 				}
 				certificate = op.Failed()
 			}
+		case <-sizes.C:
+			err = s.trimSize(ctx)
 		case <-collect.C:
 			var r content.Report
 			if r, err = s.content.Collect(ctx, content.CollectOptions{}); err == nil && r != (content.Report{}) {
@@ -309,7 +320,7 @@ func (s *server) keepHouse(ctx context.Context) error {
 }
 
 func (s *server) trim(ctx context.Context) error {
-	if _, err := s.events.Trim(ctx, s.now().Add(-keepEvents)); err != nil {
+	if _, err := s.events.Trim(ctx, s.now().Add(-s.keepEvents())); err != nil {
 		return err
 	}
 	for {

@@ -15,6 +15,9 @@ import (
 	"cove.example/cove/access"
 	"cove.example/cove/client"
 	"cove.example/cove/fault"
+	"cove.example/cove/health"
+	"cove.example/cove/reason"
+	"cove.example/cove/topic"
 )
 
 var (
@@ -28,7 +31,8 @@ func (a *app) explainCommand() *cobra.Command {
 		Long: `Say how a request was decided: every step, the rule that decided and the
 command that would change it. ID is the correlation id that the refusal carried,
 the first eight or more characters of it, or the whole error text with the id
-in it.`,
+in it. A client's error text without an id is told apart by its words: such a
+request did not reach the registry.`,
 		Example: "  cove explain 6f1c2a90\n  cove explain \"$(skopeo inspect docker://myregistry.cr.cove.internal/hello:1 2>&1)\"",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -36,7 +40,7 @@ in it.`,
 			if found := wholeID.FindAllString(id, -1); found != nil {
 				id = found[len(found)-1]
 			} else if !prefixID.MatchString(id) {
-				return usagef("no correlation id is in that text; it is the GUID that the refusal carries, or at least its first eight characters")
+				return a.explainText(id)
 			}
 			cl, err := a.client()
 			if err != nil {
@@ -65,12 +69,37 @@ in it.`,
 	})
 }
 
+// explainText names the cause behind an error text that carries no id: as a
+// rule such a request never reached the registry, and nobody else can know.
+func (a *app) explainText(text string) error {
+	m, ok := health.Symptom(text)
+	if !ok {
+		return usagef("no correlation id is in that text, and it is no client's error that cove knows. The id is the GUID that a refusal carries, or at least its first eight characters")
+	}
+	if a.print.format != "table" || a.print.query != "" {
+		return a.print.shown(m)
+	}
+	_, err := fmt.Fprintf(a.out, "%s: %s\n\ncause  %s\nnext   %s\n       cove check-health tells what it is, from where the failure is\nmore   cove help %s\n", m.Code, m.Title, m.Cause, m.Next, m.Code)
+	return err
+}
+
 var marks = map[access.Outcome]string{access.Passed: "✔", access.Failed: "✖", access.NotReached: "·", access.Unknown: "?"}
 
 // tell writes an explanation for a person.
 func tell(w io.Writer, e access.Explanation) error {
+	alike := ""
+	if e.Alike > 1 {
+		alike = fmt.Sprintf(" · %d more like this in the last hour", e.Alike-1)
+	}
+	if _, err := fmt.Fprintf(w, "%s %s · %s%s\n\n", e.Verdict, clean(e.Asked), e.Time.UTC().Format(time.DateTime+"Z"), alike); err != nil {
+		return err
+	}
+	return tellSteps(w, e)
+}
+
+// tellSteps writes the way to a verdict, its cause and its cures.
+func tellSteps(w io.Writer, e access.Explanation) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s · %s\n\n", e.Verdict, clean(e.Asked), e.Time.UTC().Format(time.DateTime+"Z"))
 	for i, s := range e.Steps {
 		mark := marks[s.Outcome]
 		if mark == "" {
@@ -103,9 +132,15 @@ func tell(w io.Writer, e access.Explanation) error {
 		if f.Needs != "" {
 			fmt.Fprintf(&b, "       needs: %s\n", clean(f.Needs))
 		}
+		if f.After != "" {
+			fmt.Fprintf(&b, "       after: %s\n", clean(f.After))
+		}
 	}
 	if len(e.Fixes) == 0 && e.Next != "" {
 		fmt.Fprintf(&b, "next   %s\n", clean(e.Next))
+	}
+	if e.Today == "ALLOWED" || strings.HasPrefix(e.Today, "ADMITTED") {
+		fmt.Fprintf(&b, "today  the same request would be %s\n", clean(e.Today))
 	}
 	if e.Reason != "" {
 		fmt.Fprintf(&b, "more   cove help %s\n", e.Reason)
@@ -114,26 +149,49 @@ func tell(w io.Writer, e access.Explanation) error {
 	return err
 }
 
-// helpCommand is cobra's, and knows the reason codes too.
+// helpCommand is cobra's, and knows the reason codes and the topics too.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "help [COMMAND | CODE]", Short: "Help about a command, or what a reason code means",
-		Example: "  cove help registry create\n  cove help COVE-NET-001",
+		Use: "help [COMMAND | CODE | TOPIC]", Short: "Help about a command, a reason code or a topic; `cove help topics` lists these",
+		Example: "  cove help registry create\n  cove help COVE-NET-001\n  cove help topics\n  cove help kubernetes-dns",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && strings.HasPrefix(strings.ToUpper(args[0]), "COVE-") {
-				m, ok := access.Explained(strings.ToUpper(args[0]))
-				if !ok {
+				cause, next := "", ""
+				if m, ok := access.Explained(args[0]); ok {
+					cause, next = m.Cause, m.Next
+				} else if m, ok := reason.Of(args[0]); ok {
+					cause, next = m.Cause, m.Next
+				} else {
 					return usagef("there is no reason code %s", args[0])
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s\n\n%s\n\nWhat to do: %s\n", strings.ToUpper(args[0]), m.Cause, m.Next)
+				fmt.Fprintf(cmd.OutOrStdout(), "%s\n\n%s\n\nWhat to do: %s\n", strings.ToUpper(args[0]), cause, next)
 				return nil
+			}
+			if len(args) == 1 {
+				if strings.EqualFold(args[0], "topics") {
+					return topics(cmd.OutOrStdout())
+				}
+				if t, ok := topic.Of(args[0]); ok {
+					_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n\n%s", t.Title, t.Text)
+					return err
+				}
 			}
 			target, rest, err := cmd.Root().Find(args)
 			if err != nil || target == nil || len(rest) > 0 {
-				return usagef("there is no command %q; `cove help` lists them", strings.Join(args, " "))
+				return usagef("there is no command %q; `cove help` lists them, and `cove help topics` other pages", strings.Join(args, " "))
 			}
 			target.InitDefaultHelpFlag()
 			return target.Help()
 		},
 	}
+}
+
+// topics lists the pages that are about no command and no code.
+func topics(w io.Writer) error {
+	for _, t := range topic.All() {
+		if _, err := fmt.Fprintf(w, "%-20s %s\n", t.Name, t.Title); err != nil {
+			return err
+		}
+	}
+	return nil
 }

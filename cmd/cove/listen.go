@@ -101,6 +101,7 @@ type running struct {
 	HTTP      string   `json:"listenHttp"`
 	DNS       []string `json:"dns"`
 	WireGuard string   `json:"wireguard"`
+	Proxy     []string `json:"proxy"`
 	Admin     string   `json:"admin"`
 }
 

@@ -132,10 +132,10 @@ func (a *app) root() *cobra.Command {
 	})
 	root.AddCommand(
 		a.serveCommand(),
-		a.registryCommand(), a.ruleCommand(),
+		a.registryCommand(), a.tokenCommand(), a.scopeMapCommand(), a.ruleCommand(),
 		a.vnetCommand(), a.subnetCommand(), a.endpointCommand(), a.dnsCommand(),
 		a.joinCommand(), a.joinCodeCommand(), a.principalCommand(), a.roleCommand(),
-		a.explainCommand(), a.logsCommand(), a.azCommand(), a.trustCommand(), a.loginCommand(), a.logoutCommand(), a.statusCommand(),
+		a.explainCommand(), a.canCommand(), a.checkCommand(), a.probeCommand(), a.logsCommand(), a.azCommand(), a.trustCommand(), a.loginCommand(), a.logoutCommand(), a.statusCommand(),
 		versionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())

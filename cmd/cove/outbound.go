@@ -138,5 +138,6 @@ func (s *server) operate(context.Context) error {
 		resource.TaskExpireOperation: operations.Expire,
 	}}
 	s.loops.run("operations", expiry.Run)
+	s.loops.run("sinks", s.deliver)
 	return nil
 }

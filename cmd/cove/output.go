@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"unicode"
+	"unicode/utf16"
 
 	"github.com/jmespath/go-jmespath"
 	"github.com/spf13/pflag"
@@ -50,16 +52,36 @@ func (p *printer) show(v any, columns ...column) error {
 	}
 	switch {
 	case p.format == "json":
-		enc := json.NewEncoder(p.out)
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
 		enc.SetIndent("", "  ")
 		enc.SetEscapeHTML(false)
-		return enc.Encode(v)
+		if err := enc.Encode(v); err != nil {
+			return err
+		}
+		_, err := io.WriteString(p.out, escaped(b.String()))
+		return err
 	case p.format == "tsv":
 		return p.tsv(v)
 	case columns == nil:
 		return p.tsv(v)
 	}
 	return p.table(v, columns)
+}
+
+// shown prints a value of ours as the JSON that programs read it in.
+func (p *printer) shown(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.UseNumber()
+	var out any
+	if err := dec.Decode(&out); err != nil {
+		return err
+	}
+	return p.show(out)
 }
 
 func (p *printer) table(v any, columns []column) error {
@@ -90,7 +112,7 @@ func (p *printer) table(v any, columns []column) error {
 			if err != nil {
 				return err
 			}
-			cells = append(cells, cut(clean(text(found)), width))
+			cells = append(cells, cut(cell(text(found)), width))
 		}
 		fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 	}
@@ -107,7 +129,7 @@ func (p *printer) tsv(v any) error {
 		switch r := row.(type) {
 		case []any:
 			for _, c := range r {
-				cells = append(cells, clean(text(c)))
+				cells = append(cells, cell(text(c)))
 			}
 		case map[string]any:
 			keys := make([]string, 0, len(r))
@@ -116,10 +138,10 @@ func (p *printer) tsv(v any) error {
 			}
 			slices.Sort(keys)
 			for _, k := range keys {
-				cells = append(cells, clean(text(r[k])))
+				cells = append(cells, cell(text(r[k])))
 			}
 		default:
-			cells = []string{clean(text(r))}
+			cells = []string{cell(text(r))}
 		}
 		if _, err := fmt.Fprintln(p.out, strings.Join(cells, "\t")); err != nil {
 			return err
@@ -179,14 +201,41 @@ func plain(v any) any {
 // repository name must not move the cursor or change a line already read.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r == '\n' {
-			return r
-		}
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
+		if commands(r) {
 			return '�'
 		}
 		return r
 	}, s)
+}
+
+// cell is clean on one line: a text with a newline in it must not pass for a
+// row of its own.
+func cell(s string) string { return strings.ReplaceAll(clean(s), "\n", "�") }
+
+// escaped is JSON that is harmless on a terminal too: what encoding/json leaves
+// as it is, a terminal may obey.
+func escaped(s string) string {
+	if strings.IndexFunc(s, commands) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case !commands(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}
+
+// commands says that a terminal may take r for more than a character.
+func commands(r rune) bool {
+	return r != '\n' && (unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp))
 }
 
 func cut(s string, width int) string {

@@ -127,7 +127,7 @@ func (a *app) principalCreateCommand() *cobra.Command {
 				if r == nil {
 					return nil
 				}
-				_, err := assignRole(ctx, cl, objectID, r, at)
+				_, err := assignRole(ctx, cl, objectID, r, at, "")
 				return err
 			})
 			if err != nil {

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"context"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,6 +25,7 @@ var registryColumns = []column{
 type registryFlags struct {
 	sku, publicAccess, defaultAction string
 	admin, anonymous, dataEndpoint   bool
+	mode                             string
 }
 
 func (f *registryFlags) add(c *cobra.Command) {
@@ -34,6 +35,7 @@ func (f *registryFlags) add(c *cobra.Command) {
 	fs.StringVar(&f.defaultAction, "default-action", "Allow", "what happens to an address that no network rule names: Allow or Deny")
 	fs.BoolVar(&f.admin, "admin-enabled", false, "switch the admin user on")
 	fs.BoolVar(&f.anonymous, "anonymous-pull-enabled", false, "let everybody pull without signing in")
+	fs.StringVar(&f.mode, "role-assignment-mode", "rbac", "what decides about content: rbac, or rbac-abac for repository roles with conditions")
 	fs.BoolVar(&f.dataEndpoint, "data-endpoint-enabled", false, "serve layers from the region's data endpoint")
 }
 
@@ -65,6 +67,13 @@ func (f *registryFlags) body(c *cobra.Command, all bool) (client.Object, error) 
 	}
 	if c.Flags().Changed("data-endpoint-enabled") {
 		props["dataEndpointEnabled"] = f.dataEndpoint
+	}
+	if c.Flags().Changed("role-assignment-mode") {
+		mode, ok := map[string]string{"rbac": "LegacyRegistryPermissions", "rbac-abac": "AbacRepositoryPermissions"}[f.mode]
+		if !ok {
+			return nil, usagef("--role-assignment-mode %s: rbac or rbac-abac", f.mode)
+		}
+		props["roleAssignmentMode"] = mode
 	}
 	if !c.Flags().Changed("public-network-enabled") && all {
 		delete(props, "publicNetworkAccess") // the deployment's default
@@ -219,19 +228,29 @@ func (a *app) deleteCommand(short, typ string) *cobra.Command {
 	}
 }
 
-// ruleCommand edits a registry's address rules.
+// ruleCommand edits a registry's rules for addresses and for subnets.
 func (a *app) ruleCommand() *cobra.Command {
-	root := a.asClient(&cobra.Command{Use: "network-rule", Short: "Which public addresses may reach a registry"})
+	root := a.asClient(&cobra.Command{Use: "network-rule", Short: "Which public addresses and which subnets may reach a registry"})
 	root.PersistentFlags().StringVarP(&a.group, "resource-group", "g", "", "the registry's resource group")
-	columns := []column{{"ACTION", "action"}, {"ADDRESS", "value"}}
-	edit := func(change func(rules []any, value string) ([]any, error)) func(*cobra.Command, []string) error {
+	columns := []column{{"ACTION", "action"}, {"ADDRESS", "value || id"}}
+	var subnet string
+	// which is the list that an argument or --subnet is for, and its value.
+	which := func(ctx context.Context, cl *client.Client, args []string) (ruleList, string, error) {
+		if subnet == "" {
+			return addressRules, args[1], nil
+		}
+		id, err := a.subnetID(ctx, cl, subnet)
+		return subnetRules, id, err
+	}
+	edit := func(change func(l ruleList, rules []any, value string) ([]any, error)) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, args []string) error {
-			value := ""
+			if change != nil && (len(args) == 2) == (subnet != "") {
+				return usagef("name either an address or --subnet VNET/SUBNET")
+			}
 			if len(args) > 1 {
-				value = args[1]
-				if _, err := netip.ParsePrefix(value); err != nil {
-					if _, err := netip.ParseAddr(value); err != nil {
-						return usagef("%q is neither an address nor a range such as 203.0.113.0/24", value)
+				if _, err := netip.ParsePrefix(args[1]); err != nil {
+					if _, err := netip.ParseAddr(args[1]); err != nil {
+						return usagef("%q is neither an address nor a range such as 203.0.113.0/24", args[1])
 					}
 				}
 			}
@@ -251,11 +270,14 @@ func (a *app) ruleCommand() *cobra.Command {
 			if set == nil {
 				set = client.Object{"defaultAction": "Allow"}
 			}
-			rules, _ := set["ipRules"].([]any)
 			if change == nil {
-				return a.print.show(rules, columns...)
+				return a.print.show(ruleRows(set), columns...)
 			}
-			if set["ipRules"], err = change(rules, value); err != nil {
+			list, value, err := which(cmd.Context(), cl, args)
+			if err != nil {
+				return err
+			}
+			if set[list.property], err = change(list, list.of(set), value); err != nil {
 				return err
 			}
 			out, err := cl.Patch(cmd.Context(), id, client.Object{"properties": client.Object{"networkRuleSet": set}})
@@ -268,38 +290,22 @@ func (a *app) ruleCommand() *cobra.Command {
 			if dig(out, "properties", "publicNetworkAccess") == "Disabled" {
 				a.note("note: public access of %s is off, so no rule counts; `cove registry update %s --public-network-enabled true` turns it on", args[0], args[0])
 			}
-			rules, _ = dig(out, "properties", "networkRuleSet", "ipRules").([]any)
-			return a.print.show(rules, columns...)
+			set, _ = dig(out, "properties", "networkRuleSet").(client.Object)
+			return a.print.show(ruleRows(set), columns...)
 		}
 	}
-	same := func(value string) func(any) bool {
-		return func(r any) bool {
-			o, _ := r.(client.Object)
-			v, _ := o["value"].(string)
-			return strings.TrimSuffix(v, "/32") == strings.TrimSuffix(value, "/32")
-		}
+	add := &cobra.Command{
+		Use: "add REGISTRY [ADDRESS]", Short: "Admit an address, a range or a subnet", Args: cobra.RangeArgs(1, 2),
+		Example: "  cove network-rule add myregistry 203.0.113.0/24\n  cove network-rule add myregistry --subnet office/build",
+		RunE:    edit(ruleList.add),
 	}
-	root.AddCommand(
-		&cobra.Command{
-			Use: "add REGISTRY ADDRESS", Short: "Admit an address or range", Args: cobra.ExactArgs(2),
-			Example: "  cove network-rule add myregistry 203.0.113.0/24",
-			RunE: edit(func(rules []any, value string) ([]any, error) {
-				if slices.ContainsFunc(rules, same(value)) {
-					return rules, nil
-				}
-				return append(rules, client.Object{"action": "Allow", "value": value}), nil
-			}),
-		},
-		&cobra.Command{
-			Use: "remove REGISTRY ADDRESS", Short: "Take a rule away", Args: cobra.ExactArgs(2),
-			RunE: edit(func(rules []any, value string) ([]any, error) {
-				if !slices.ContainsFunc(rules, same(value)) {
-					return nil, fault.Newf(fault.NotFound, "no rule admits exactly %s", value)
-				}
-				return slices.DeleteFunc(rules, same(value)), nil
-			}),
-		},
-		&cobra.Command{Use: "list REGISTRY", Short: "List the rules", Args: cobra.ExactArgs(1), RunE: edit(nil)},
-	)
+	remove := &cobra.Command{
+		Use: "remove REGISTRY [ADDRESS]", Short: "Take a rule away", Args: cobra.RangeArgs(1, 2),
+		RunE: edit(ruleList.remove),
+	}
+	for _, c := range []*cobra.Command{add, remove} {
+		c.Flags().StringVar(&subnet, "subnet", "", "VNET/SUBNET, or the id of a subnet; it has a service endpoint")
+	}
+	root.AddCommand(add, remove, &cobra.Command{Use: "list REGISTRY", Short: "List the rules", Args: cobra.ExactArgs(1), RunE: edit(nil)})
 	return root
 }

@@ -14,6 +14,7 @@ import (
 const (
 	typeRegistry = "Microsoft.ContainerRegistry/registries"
 	typeVNet     = "Microsoft.Network/virtualNetworks"
+	typeGroup    = "Microsoft.Network/networkSecurityGroups"
 	typeNIC      = "Microsoft.Network/networkInterfaces"
 	typeEndpoint = "Microsoft.Network/privateEndpoints"
 	typeZone     = "Microsoft.Network/privateDnsZones"
@@ -60,6 +61,7 @@ func (a *app) find(ctx context.Context, c *client.Client, typ, name string) (str
 var nouns = map[string]struct{ word, verb string }{
 	typeRegistry: {"registry", "registry"},
 	typeVNet:     {"virtual network", "vnet"},
+	typeGroup:    {"network security group", "subnet"},
 	typeNIC:      {"network interface", "join"},
 	typeEndpoint: {"private endpoint", "private-endpoint"},
 	typeZone:     {"private DNS zone", "dns zone"},

@@ -23,7 +23,7 @@ var roleColumns = []column{{"ROLE", "role"}, {"PRINCIPAL", "properties.principal
 func (a *app) roleCommand() *cobra.Command {
 	root := a.asClient(&cobra.Command{Use: "role", Short: "Who may do what"})
 	root.PersistentFlags().StringVarP(&a.group, "resource-group", "g", "", "the registry's resource group")
-	var scope, registry string
+	var scope, registry, condition string
 	// where is the id that --scope or --registry name, the subscription
 	// without either.
 	where := func(cmd *cobra.Command, cl *client.Client) (string, error) {
@@ -57,7 +57,7 @@ func (a *app) roleCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out, err := assignRole(cmd.Context(), cl, args[0], role, at)
+			out, err := assignRole(cmd.Context(), cl, args[0], role, at, condition)
 			if err != nil {
 				return err
 			}
@@ -99,6 +99,7 @@ func (a *app) roleCommand() *cobra.Command {
 			return fault.Newf(fault.NotFound, "there is no role assignment %s; `cove role list` shows what there is", url.PathEscape(args[0]))
 		}),
 	}
+	assign.Flags().StringVar(&condition, "condition", "", "when the assignment counts, in the language of Azure role assignment conditions")
 	for _, c := range []*cobra.Command{assign, list, remove} {
 		c.Flags().StringVar(&scope, "scope", "", "a resource id (default the subscription)")
 		c.Flags().StringVar(&registry, "registry", "", "a registry, by name")
@@ -121,13 +122,18 @@ func assignments(ctx context.Context, cl *client.Client, at string) ([]any, erro
 
 // assignRole gives a principal a role at a scope. The name of the assignment
 // follows from what it says, so that saying it twice is one assignment; one
-// that somebody else has made under another name is as good.
-func assignRole(ctx context.Context, cl *client.Client, principal string, role *policy.Role, at string) (client.Object, error) {
+// that somebody else has made under another name is as good, if it has the same
+// condition.
+func assignRole(ctx context.Context, cl *client.Client, principal string, role *policy.Role, at, condition string) (client.Object, error) {
 	sum := sha256.Sum256([]byte(strings.ToLower(principal + "\n" + role.ID + "\n" + at)))
-	out, err := cl.Put(ctx, at+"/providers/"+typeAssignment+"/"+guid(sum), client.Object{"properties": client.Object{
+	properties := client.Object{
 		"roleDefinitionId": cl.Scope() + "/providers/Microsoft.Authorization/roleDefinitions/" + role.ID,
 		"principalId":      principal,
-	}})
+	}
+	if condition != "" {
+		properties["condition"], properties["conditionVersion"] = condition, "2.0"
+	}
+	out, err := cl.Put(ctx, at+"/providers/"+typeAssignment+"/"+guid(sum), client.Object{"properties": properties})
 	if e, ok := errors.AsType[*client.Error](err); !ok || e.Code != "RoleAssignmentExists" {
 		return out, err
 	}
@@ -140,7 +146,8 @@ func assignRole(ctx context.Context, cl *client.Client, principal string, role *
 		scope, _ := dig(o, "properties", "scope").(string)
 		who, _ := dig(o, "properties", "principalId").(string)
 		what, _ := dig(o, "properties", "roleDefinitionId").(string)
-		if strings.EqualFold(scope, at) && strings.EqualFold(who, principal) && strings.EqualFold(lastName(what), role.ID) {
+		under, _ := dig(o, "properties", "condition").(string)
+		if under == condition && strings.EqualFold(scope, at) && strings.EqualFold(who, principal) && strings.EqualFold(lastName(what), role.ID) {
 			return o, nil
 		}
 	}

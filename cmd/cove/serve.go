@@ -54,7 +54,7 @@ func serve(ctx context.Context, c *config, out, logs io.Writer) (err error) {
 	s := &server{config: c, log: log, now: time.Now}
 	defer func() { err = errors.Join(err, s.close()) }()
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openListeners, s.openStore, s.found, s.assemble, s.listen, s.operate,
+		s.openData, s.openListeners, s.openStore, s.found, s.subscribe, s.assemble, s.listen, s.operate,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -149,6 +149,9 @@ func (s *server) announce(out io.Writer) {
 	}
 	if s.run.WireGuard != "" {
 		line("WireGuard", s.run.WireGuard+s.wireguardNote)
+	}
+	if len(s.run.Proxy) > 0 {
+		line("balancers", strings.Join(s.run.Proxy, ", "))
 	}
 	if s.run.Admin != "" {
 		line("health", "http://"+s.run.Admin+"/readyz")

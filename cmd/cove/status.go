@@ -46,9 +46,18 @@ func firstLine(r io.Reader) (string, error) {
 }
 
 func (a *app) statusCommand() *cobra.Command {
-	return a.asClient(&cobra.Command{
-		Use: "status", Short: "What the server has, and what needs attention", Args: cobra.NoArgs,
-		RunE: a.do(func(cmd *cobra.Command, cl *client.Client, _ []string) error {
+	var form, tunnel string
+	c := a.asClient(&cobra.Command{
+		Use: "status [REGISTRY]", Short: "What the server has, what is wrong with it and what will be", Args: cobra.MaximumNArgs(1),
+		Long:    "What the server has; and what it finds wrong by itself: names that do not lead to\ntheir private endpoints, connections that wait, rules and roles without effect,\ncredentials and certificates that end soon. What breaks first comes first.\n\nWith --firewall, what a firewall or proxy must let through for clients of a\nregistry, or of all: the names and, as this machine resolves them, the addresses.",
+		Example: "  cove status --firewall nftables myregistry\n  export NO_PROXY=$(cove status --firewall no-proxy myregistry)",
+		RunE: a.do(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			if form != "" {
+				return a.firewall(cmd, cl, form, tunnel, args)
+			}
+			if len(args) > 0 || tunnel != "" {
+				return usagef("a registry and --tunnel go with --firewall")
+			}
 			result := client.Object{"endpoint": cl.Profile.ResourceManager, "subscription": cl.Profile.SubscriptionID}
 			var rows []any
 			for _, typ := range []string{typeRegistry, typeVNet, typeEndpoint, typeZone} {
@@ -56,30 +65,52 @@ func (a *app) statusCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				attention := ""
-				waiting := 0
-				for _, v := range list {
-					o, _ := v.(client.Object)
-					for _, conn := range connections(o) {
-						if s, _ := dig(conn, "properties", "privateLinkServiceConnectionState", "status").(string); s != "Approved" {
-							waiting++
-						}
-					}
-				}
-				if waiting > 0 {
-					attention = fmt.Sprintf("%d not approved; `cove private-endpoint list` names them", waiting)
-				}
-				row := client.Object{"kind": nouns[typ].word, "count": len(list), "attention": attention}
-				rows = append(rows, row)
+				rows = append(rows, client.Object{"kind": nouns[typ].word, "count": len(list)})
 			}
+			found, err := cl.List(cmd.Context(), cl.Scope()+"/providers/Cove.Diagnostics/findings")
+			if err != nil {
+				return err
+			}
+			result["findings"] = found
 			result["resources"] = rows
 			if a.print.format != "table" || a.print.query != "" {
 				return a.print.show(result)
 			}
 			fmt.Fprintf(a.out, "%s  subscription %s\n\n", cl.Profile.ResourceManager, cl.Profile.SubscriptionID)
-			return a.print.show(rows, column{"KIND", "kind"}, column{"COUNT", "to_string(count)"}, column{"ATTENTION", "attention"})
+			if err := a.print.show(rows, column{"KIND", "kind"}, column{"COUNT", "to_string(count)"}); err != nil {
+				return err
+			}
+			return findings(a.out, found)
 		}),
 	})
+	c.Flags().StringVar(&form, "firewall", "", "write rules that let clients through instead: "+firewallForms)
+	c.Flags().StringVar(&tunnel, "tunnel", "", "HOST:PORT of the server's WireGuard, where this machine is a member; for nftables")
+	return c
+}
+
+// findings writes what the server has found, for a person.
+func findings(w io.Writer, found []any) error {
+	if len(found) == 0 {
+		_, err := io.WriteString(w, "\nNothing needs attention.\n")
+		return err
+	}
+	var b strings.Builder
+	for _, v := range found {
+		f, _ := v.(client.Object)
+		when := "now"
+		if now, _ := f["now"].(bool); !now {
+			day, _, _ := strings.Cut(text(f["breaks"]), "T")
+			when = "on " + day
+		}
+		fmt.Fprintf(&b, "\n ✖ %s  %s (%s)\n   %s\n", clean(text(f["code"])), clean(text(f["title"])), when, clean(text(f["says"])))
+		label := "next"
+		if command, _ := f["command"].(bool); command {
+			label = "fix "
+		}
+		fmt.Fprintf(&b, "   %s  %s\n", label, clean(text(f["cure"])))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // version is what this binary was built from.

@@ -121,7 +121,7 @@ func (a *app) subnetCommand() *cobra.Command {
 	if err := create.MarkFlagRequired("address-prefix"); err != nil {
 		panic(err)
 	}
-	root.AddCommand(create,
+	root.AddCommand(create, a.subnetUpdateCommand(),
 		&cobra.Command{Use: "list VNET", Short: "List subnets", Args: cobra.ExactArgs(1), RunE: on(func(cmd *cobra.Command, cl *client.Client, id string) (any, error) {
 			return cl.List(cmd.Context(), id)
 		})},
@@ -133,4 +133,56 @@ func (a *app) subnetCommand() *cobra.Command {
 		})},
 	)
 	return root
+}
+
+// subnetUpdateCommand changes what a subnet's machines and private endpoints
+// can do. What is not named stays.
+func (a *app) subnetUpdateCommand() *cobra.Command {
+	var service, policies bool
+	var group string
+	c := &cobra.Command{
+		Use: "update VNET/SUBNET", Short: "Change a subnet's service endpoint and security group", Args: cobra.ExactArgs(1),
+		Example: "  cove subnet update office/build --service-endpoint\n  cove subnet update office/build --security-group walls --private-endpoint-policies",
+		RunE: a.do(func(cmd *cobra.Command, cl *client.Client, args []string) error {
+			id, err := a.subnetID(cmd.Context(), cl, args[0])
+			if err != nil {
+				return err
+			}
+			props := client.Object{}
+			if cmd.Flags().Changed("service-endpoint") {
+				props["serviceEndpoints"] = []any{}
+				if service {
+					props["serviceEndpoints"] = []any{client.Object{"service": "Microsoft.ContainerRegistry"}}
+				}
+			}
+			if cmd.Flags().Changed("private-endpoint-policies") {
+				props["privateEndpointNetworkPolicies"] = "Disabled"
+				if policies {
+					props["privateEndpointNetworkPolicies"] = "Enabled"
+				}
+			}
+			if cmd.Flags().Changed("security-group") {
+				props["networkSecurityGroup"] = nil
+				if group != "" {
+					found, err := a.find(cmd.Context(), cl, typeGroup, group)
+					if err != nil {
+						return err
+					}
+					props["networkSecurityGroup"] = client.Object{"id": found}
+				}
+			}
+			if len(props) == 0 {
+				return usagef("nothing to change: name a setting, such as --service-endpoint")
+			}
+			out, err := cl.Patch(cmd.Context(), id, client.Object{"properties": props})
+			if err != nil {
+				return err
+			}
+			return a.print.show(out, subnetColumns...)
+		}),
+	}
+	c.Flags().BoolVar(&service, "service-endpoint", false, "its machines reach registries' public side from inside the network, as this subnet")
+	c.Flags().BoolVar(&policies, "private-endpoint-policies", false, "its security group counts for private endpoints in it too")
+	c.Flags().StringVar(&group, "security-group", "", "its network security group; \"\" takes it away")
+	return c
 }

@@ -9,11 +9,6 @@ import (
 	"testing"
 )
 
-// zeros is a source that costs nothing.
-type zeros struct{}
-
-func (zeros) Read(b []byte) (int, error) { return len(b), nil }
-
 // cpu is what this process has used, both ends of the tunnel included.
 func cpu(b *testing.B) float64 {
 	var u syscall.Rusage

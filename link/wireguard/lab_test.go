@@ -71,6 +71,11 @@ func newLab(t testing.TB, listen string) *lab {
 		w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
 		_, _ = io.Copy(w, blob(n))
 	})
+	mux.HandleFunc("/zeros", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.ParseInt(r.URL.Query().Get("n"), 10, 64)
+		w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
+		_, _ = io.Copy(w, io.LimitReader(zeros{}, n))
+	})
 	mux.HandleFunc("/sink", func(w http.ResponseWriter, r *http.Request) {
 		h := sha256.New()
 		n, err := io.Copy(h, r.Body)
@@ -142,6 +147,11 @@ func (l *lab) hang(w http.ResponseWriter, r *http.Request) {
 func blob(n int64) io.Reader {
 	return io.LimitReader(mrand.NewChaCha8([32]byte{1}), n)
 }
+
+// zeros is a source that costs nothing.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
 
 func blobSum(n int64) string {
 	h := sha256.New()

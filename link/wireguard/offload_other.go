@@ -12,16 +12,12 @@ import (
 
 type source struct{ addr netip.Addr }
 
-const oobSize = 0
-
 func enlarge(c *net.UDPConn, size int) {
 	_ = c.SetReadBuffer(size)
 	_ = c.SetWriteBuffer(size)
 }
 
 func offload(*net.UDPConn, bool, bool) bool { return false }
-
-func readControl([]byte) (int, source) { return 0, source{} }
 
 func (source) control(oob []byte) []byte { return oob }
 

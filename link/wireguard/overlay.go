@@ -25,6 +25,7 @@ type overlay struct {
 	peers  map[PublicKey]netip.Addr
 	// resolvers are the further addresses that answer DNS, and how to stop.
 	resolvers map[netip.Addr]func()
+	flows     flows
 }
 
 func (s *Switch) create(w network.Wanted) (*overlay, error) {
@@ -53,7 +54,7 @@ func (o *overlay) begin(w network.Wanted) error {
 	if err := o.apply(w); err != nil {
 		return err
 	}
-	https, err := o.stack.listenTCP(netip.AddrPortFrom(netip.IPv4Unspecified(), 443), network.Resolver)
+	https, err := o.stack.listenTCP(netip.AddrPortFrom(netip.IPv4Unspecified(), 443), network.Resolver, network.Metadata)
 	if err != nil {
 		return err
 	}
@@ -66,13 +67,17 @@ func (o *overlay) begin(w network.Wanted) error {
 	if err != nil {
 		return err
 	}
-	offer(o.sw.config, o.name, https, udp, tcp)
+	metadata, err := o.stack.listenTCP(netip.AddrPortFrom(network.Metadata, 80))
+	if err != nil {
+		return err
+	}
+	offer(o.sw.config, o.name, https, metadata, udp, tcp)
 	return nil
 }
 
 // offer hands out the listeners; one that nobody wants is closed, so that
 // callers are refused and do not wait.
-func offer(c Config, name string, https net.Listener, udp net.PacketConn, tcp net.Listener) {
+func offer(c Config, name string, https, metadata net.Listener, udp net.PacketConn, tcp net.Listener) {
 	if c.HTTPS != nil {
 		c.HTTPS(name, https)
 	} else {
@@ -83,13 +88,19 @@ func offer(c Config, name string, https net.Listener, udp net.PacketConn, tcp ne
 	} else {
 		_, _ = udp.Close(), tcp.Close()
 	}
+	if c.Metadata != nil {
+		c.Metadata(name, metadata)
+	} else {
+		_ = metadata.Close()
+	}
 }
 
 // apply takes away first and adds last: an address that moves from one member
 // to another belongs to nobody in between.
 func (o *overlay) apply(w network.Wanted) error {
 	want := make(map[PublicKey]netip.Addr, len(w.Peers))
-	r := &rules{mtu: DefaultMTU, ours: map[[4]byte]bool{network.Resolver.As4(): true}, members: map[[4]byte]bool{}, prefixes: w.Prefixes}
+	r := &rules{mtu: DefaultMTU, ours: map[[4]byte]bool{network.Resolver.As4(): true, network.Metadata.As4(): true}, members: map[[4]byte]bool{}, prefixes: w.Prefixes}
+	r.policy = policyOf(w, &o.flows)
 	for _, p := range w.Peers {
 		want[p.PublicKey] = p.Address
 		r.members[p.Address.As4()] = true
@@ -120,7 +131,7 @@ func (o *overlay) apply(w network.Wanted) error {
 	// The same addresses without those members, so that their connections end
 	// before anybody else can have their addresses.
 	if gone.Len() > 0 {
-		if err := o.stack.setRules(&rules{mtu: r.mtu, ours: o.stack.rules.Load().ours, members: left, prefixes: r.prefixes}); err != nil {
+		if err := o.stack.setRules(&rules{mtu: r.mtu, ours: o.stack.rules.Load().ours, members: left, prefixes: r.prefixes, policy: o.stack.rules.Load().policy}); err != nil {
 			return err
 		}
 	}

@@ -14,6 +14,7 @@ type port struct {
 	sw    *Switch
 	mac   atomic.Pointer[mac1]
 	inbox *inbox
+	out   *outbox
 	dirty atomic.Bool // a peer may have moved since the endpoints were saved
 	open  atomic.Bool
 }
@@ -21,7 +22,7 @@ type port struct {
 var _ conn.Bind = (*port)(nil)
 
 func newPort(sw *Switch, key PublicKey) *port {
-	p := &port{sw: sw, inbox: newInbox()}
+	p := &port{sw: sw, inbox: newInbox(), out: newOutbox(sw.socket)}
 	p.mac.Store(newMac1(key))
 	return p
 }
@@ -44,13 +45,14 @@ func (p *port) Open(uint16) ([]conn.ReceiveFunc, uint16, error) {
 func (p *port) Close() error {
 	if p.open.Load() {
 		p.inbox.close()
+		p.out.close()
 	}
 	return nil
 }
 
 func (p *port) SetMark(uint32) error { return nil }
 
-func (p *port) BatchSize() int { return batch }
+func (p *port) BatchSize() int { return readBatch }
 
 func (p *port) ParseEndpoint(s string) (conn.Endpoint, error) { return parseEndpoint(s) }
 
@@ -64,7 +66,8 @@ func (p *port) Send(bufs [][]byte, ep conn.Endpoint) error {
 			return err
 		}
 	}
-	return p.sw.socket.send(bufs, to)
+	p.out.put(bufs, to)
+	return nil
 }
 
 // inbox holds the datagrams that wait for one device. It is bounded in bytes
@@ -101,27 +104,19 @@ func newInbox() *inbox {
 	return b
 }
 
-// put takes over p's buffer if it returns true.
-func (b *inbox) put(p parcel) bool {
+// put takes over p's buffer.
+func (b *inbox) put(p parcel) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed || b.held+len(p.buf.data) > maxHeld {
 		b.dropped.Add(uint64((len(p.data) + p.segment - 1) / p.segment))
-		return false
+		p.buf.free()
+		return
 	}
 	b.held += len(p.buf.data)
 	b.queue = append(b.queue, p)
 	if len(b.queue) == 1 {
 		b.ready.Signal()
-	}
-	return true
-}
-
-// putCopy is put for datagrams whose buffer stays the caller's.
-func (b *inbox) putCopy(d []byte, segment int, from *endpoint) {
-	buf := bufFor(len(d))
-	if !b.put(parcel{buf, buf.data[:copy(buf.data, d)], segment, from}) {
-		buf.free()
 	}
 }
 

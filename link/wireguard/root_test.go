@@ -27,12 +27,18 @@ type site struct {
 	wires  byte
 }
 
-func newSite(t *testing.T, change ...func(*Config)) *site {
-	s := &site{lab: newLab(t, "0.0.0.0:51820"), server: linktest.New(t)}
+func newSite(t testing.TB, change ...func(*Config)) *site {
+	s := closedSite(t)
 	for _, f := range change {
 		f(&s.config)
 	}
 	s.server.Do(func() { s.open() })
+	return s
+}
+
+// closedSite is a site whose Switch has not been opened.
+func closedSite(t testing.TB) *site {
+	s := &site{lab: newLab(t, "0.0.0.0:51820"), server: linktest.New(t)}
 	s.ca = filepath.Join(t.TempDir(), "ca.pem")
 	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.https.TLSConfig.Certificates[0].Certificate[0]})
 	if err := os.WriteFile(s.ca, block, 0o600); err != nil {

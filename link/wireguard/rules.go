@@ -11,9 +11,10 @@ import (
 // rules say what becomes of a packet that a member sent. They are never
 // modified: a change makes new ones.
 type rules struct {
-	mtu      int
-	ours     map[[4]byte]bool // addresses that we answer at
-	members  map[[4]byte]bool
+	mtu     int
+	ours    map[[4]byte]bool // addresses that we answer at
+	members map[[4]byte]bool
+	policy
 	prefixes []netip.Prefix // the network's address space
 }
 
@@ -30,12 +31,13 @@ const (
 	dropExpired // its TTL
 	dropTooBig  // for the next tunnel
 	dropQueueFull
+	dropGroup // a security group's rules
 	verdicts
 )
 
 var dropNames = [verdicts]string{
 	dropNotIPv4: "not IPv4", dropMalformed: "malformed", dropOutside: "outside the network", dropNobody: "no such member",
-	dropExpired: "TTL expired", dropTooBig: "too big", dropQueueFull: "queue full",
+	dropExpired: "TTL expired", dropTooBig: "too big", dropQueueFull: "queue full", dropGroup: "security group",
 }
 
 // judge decides about p. Nothing leads out of the network: a packet is for us,

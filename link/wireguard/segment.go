@@ -39,6 +39,9 @@ func (c *cutter) start(p []byte, mss int) {
 	}
 }
 
+// pieces is how many packets what has been loaded will be.
+func (c *cutter) pieces() int { return max(1, (len(c.all)-c.head+c.mss-1)/c.mss) }
+
 // next cuts as many packets as bufs holds and returns their number.
 func (c *cutter) next(bufs [][]byte, sizes []int, offset int) int {
 	payload := c.all[c.head:]

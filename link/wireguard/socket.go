@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sync"
+	"slices"
 	"sync/atomic"
 	"syscall"
 
@@ -35,12 +35,6 @@ type socket struct {
 	conn    *net.UDPConn
 	sticky  bool        // bound to a wildcard: answers must leave from the address that was called
 	segment atomic.Bool // UDP_SEGMENT works on the way out
-	bufs    sync.Pool   // of *outgoing
-}
-
-type outgoing struct {
-	data [maxSuper]byte
-	oob  [128]byte
 }
 
 func listen(address string) (*socket, error) {
@@ -60,97 +54,43 @@ func listen(address string) (*socket, error) {
 		return nil, fmt.Errorf("open the WireGuard port: %w", err)
 	}
 	s := &socket{conn: c, sticky: at.Addr().IsUnspecified()}
-	s.bufs.New = func() any { return new(outgoing) }
 	enlarge(c, socketBuffer)
 	s.segment.Store(offload(c, s.sticky, at.Addr().Is6()))
 	return s, nil
 }
 
-// arrival is what one receive call brought: datagrams of one source, all of
-// length segment except the last.
+// arrival is datagrams of one source, in one buffer: all of length segment
+// except the last.
 type arrival struct {
-	n       int
+	data    []byte
 	segment int
 	from    netip.AddrPort
 	at      source
 }
 
-// receive waits for datagrams. It allocates nothing.
-func (s *socket) receive(buf, oob []byte) (arrival, error) {
-	n, nn, _, from, err := s.conn.ReadMsgUDPAddrPort(buf, oob)
-	if err != nil {
-		return arrival{}, err
+// send writes the datagrams of a train, in one call if the kernel can.
+func (s *socket) send(t *train) {
+	oob := t.oob[:0]
+	if !t.to.forgotten.Load() {
+		oob = t.to.src.control(oob)
 	}
-	a := arrival{n: n, segment: n, from: netip.AddrPortFrom(from.Addr().Unmap(), from.Port())}
-	segment, at := readControl(oob[:nn])
-	if segment > 0 && segment < n {
-		a.segment = segment
-	}
-	if s.sticky {
-		a.at = at
-	}
-	return a, nil
-}
-
-// send writes the datagrams in order, as few calls as the kernel allows.
-func (s *socket) send(bufs [][]byte, to *endpoint) error {
-	o := s.bufs.Get().(*outgoing)
-	defer s.bufs.Put(o)
-	oob := o.oob[:0]
-	if !to.forgotten.Load() {
-		oob = to.src.control(oob)
-	}
-	for len(bufs) > 0 {
-		n := 1
-		if s.segment.Load() {
-			n = run(bufs)
+	data := t.data[:t.size]
+	if t.size > t.segment && s.segment.Load() {
+		_, _, err := s.conn.WriteMsgUDPAddrPort(data, segmentControl(oob, t.segment), t.to.dst)
+		if err == nil {
+			return
 		}
-		if n > 1 {
-			err := s.sendRun(bufs[:n], to.dst, o, oob)
-			if err == nil {
-				bufs = bufs[n:]
-				continue
-			}
-			// EIO: the device below has no checksum offload, and never will.
-			// Anything else may be this path's MTU: send these one by one.
-			if errors.Is(err, syscall.EIO) {
-				s.segment.Store(false)
-			}
-		}
-		for _, b := range bufs[:n] {
-			if _, _, err := s.conn.WriteMsgUDPAddrPort(b, oob, to.dst); err != nil {
-				return err
-			}
-		}
-		bufs = bufs[n:]
-	}
-	return nil
-}
-
-func (s *socket) sendRun(bufs [][]byte, to netip.AddrPort, o *outgoing, oob []byte) error {
-	n := 0
-	for _, b := range bufs {
-		n += copy(o.data[n:], b)
-	}
-	_, _, err := s.conn.WriteMsgUDPAddrPort(o.data[:n], segmentControl(oob, len(bufs[0])), to)
-	return err
-}
-
-// run counts how many leading datagrams can leave as one: equal lengths, the
-// last may be shorter.
-func run(bufs [][]byte) int {
-	size := len(bufs[0])
-	total := size
-	for i := 1; i < len(bufs); i++ {
-		total += len(bufs[i])
-		if i == maxSegments || len(bufs[i]) > size || total > maxSuper {
-			return i
-		}
-		if len(bufs[i]) < size {
-			return i + 1
+		// EIO: the device below has no checksum offload, and never will.
+		// Anything else may be this path's MTU: send these one by one.
+		if errors.Is(err, syscall.EIO) {
+			s.segment.Store(false)
 		}
 	}
-	return len(bufs)
+	for d := range slices.Chunk(data, t.segment) {
+		if _, _, err := s.conn.WriteMsgUDPAddrPort(d, oob, t.to.dst); err != nil {
+			return // there is no way now; the rest would not find one either
+		}
+	}
 }
 
 func (s *socket) addr() netip.AddrPort { return s.conn.LocalAddr().(*net.UDPAddr).AddrPort() }

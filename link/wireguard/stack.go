@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"golang.zx2c4.com/wireguard/tun"
-	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -29,11 +28,17 @@ const (
 	// DefaultMTU leaves room for WireGuard over IPv6 in 1500 bytes.
 	DefaultMTU = 1420
 
-	// batch is how many packets a device handles at once. wireguard-go keeps a
-	// buffer of 64 KiB for each, in both directions, for as long as the network
-	// exists; at its own 128 that is 16 MiB of heap a network, which the
-	// garbage collector doubles. One segmented send of the stack is 24 packets.
-	batch = 32
+	// readBatch and writeBatch are how many packets a device handles at once on
+	// their way in and out. wireguard-go keeps a buffer of 64 KiB for each, for as long as the
+	// network exists, so its own 128 would be 16 MiB of heap a network. Few
+	// suffice: what comes in together is joined by the joiner, what goes out
+	// together by the outbox.
+	readBatch  = 2
+	writeBatch = 8
+
+	// sendRun is how many full packets, encrypted, fit a datagram of 64 KiB
+	// that the kernel cuts.
+	sendRun = maxSuper / (DefaultMTU + 32)
 
 	nicID = 1
 	// queued packets, each up to 32 KiB before it is cut, on their way out of
@@ -100,12 +105,22 @@ func newNetStack(mtu int) (*netStack, error) {
 			return nil, fmt.Errorf("set up TCP: %s", e)
 		}
 	}
-	if e := n.stack.CreateNIC(nicID, n.link); e != nil {
+	if e := n.stack.CreateNIC(nicID, superLink{n.link}); e != nil {
 		return nil, fmt.Errorf("set up the interface: %s", e)
 	}
 	n.stack.AddRoute(tcpip.Route{Destination: header.IPv4EmptySubnet, NIC: nicID})
 	n.link.AddNotify(n)
 	return n, nil
+}
+
+// superLink takes segments from the stack that become as many packets as the
+// kernel sends at once: with the 32 KiB of channel.Endpoint it would be half as
+// many.
+type superLink struct{ *channel.Endpoint }
+
+func (superLink) GSOMaxSize() uint32 {
+	const payload = sendRun * (DefaultMTU - 20 - 32) // IP, and TCP with timestamps
+	return payload + header.TCPTotalHeaderMaximumSize + 1
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -138,6 +153,7 @@ func (n *netStack) setRules(want *rules) error {
 	n.abort(func(local, remote [4]byte) bool {
 		return have.ours[local] && !want.ours[local] || have.members[remote] && !want.members[remote]
 	})
+	n.endRefused(have, want)
 	for a := range have.ours {
 		if !want.ours[a] {
 			if e := n.stack.RemoveAddress(nicID, tcpip.AddrFrom4(a)); e != nil {
@@ -166,13 +182,17 @@ func (n *netStack) abort(gone func(local, remote [4]byte) bool) {
 // known to be its sender's own address.
 func (n *netStack) Write(bufs [][]byte, offset int) (int, error) {
 	r := n.rules.Load()
+	j := joiners.Get().(*joiner)
+	j.n = n
 	for _, b := range bufs {
 		p := b[offset:]
-		switch why := r.judge(p); why {
+		why := r.judge(p)
+		if !r.Admit(p, why) {
+			why = dropGroup
+		}
+		switch why {
 		case toStack:
-			pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(p)})
-			n.link.InjectInbound(ipv4.ProtocolNumber, pkt)
-			pkt.DecRef()
+			j.add(p)
 		case toMember:
 			n.relay(p)
 		case dropTooBig:
@@ -182,6 +202,8 @@ func (n *netStack) Write(bufs [][]byte, offset int) (int, error) {
 			n.count.add(why)
 		}
 	}
+	j.flush()
+	joiners.Put(j)
 	return len(bufs), nil
 }
 
@@ -228,7 +250,8 @@ func (n *netStack) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
 	}
 }
 
-// fill takes what is there without waiting.
+// fill takes what is there without waiting. A segment that does not fit what is
+// left of bufs waits for the next call: cut in two it would be two sends.
 func (n *netStack) fill(bufs [][]byte, sizes []int, offset int) int {
 	k := 0
 	for k < len(bufs) {
@@ -247,13 +270,18 @@ func (n *netStack) fill(bufs [][]byte, sizes []int, offset int) int {
 		if pkt == nil {
 			break
 		}
+		whole := true
 		if pkt.GSOOptions.Type != stack.GSONone {
 			n.cut.load(pkt)
+			whole = n.cut.pieces() <= len(bufs)-k
 		} else {
 			sizes[k] = flatten(bufs[k][offset:], pkt)
 			k++
 		}
 		pkt.DecRef()
+		if !whole && k > 0 {
+			break
+		}
 	}
 	return k
 }
@@ -284,7 +312,7 @@ func (n *netStack) File() *os.File           { return nil }
 func (n *netStack) MTU() (int, error)        { return n.mtu, nil }
 func (n *netStack) Name() (string, error)    { return "cove", nil }
 func (n *netStack) Events() <-chan tun.Event { return n.events }
-func (n *netStack) BatchSize() int           { return batch }
+func (n *netStack) BatchSize() int           { return writeBatch }
 
 func (n *netStack) Close() error {
 	n.once.Do(func() {

@@ -94,3 +94,20 @@ func deviceStatus(d *device.Device) []PeerStatus {
 	}
 	return peers
 }
+
+// Holder is the key of the member that has an address in a network now: packets
+// from that address came from whoever holds it. While the network is being
+// changed it waits, and says who has the address then; by that time the
+// connections of who had it before have ended.
+func (s *Switch) Holder(network string, at netip.Addr) (PublicKey, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o := s.networks[network]; o != nil {
+		for key, a := range o.peers {
+			if a == at {
+				return key, true
+			}
+		}
+	}
+	return PublicKey{}, false
+}

@@ -19,27 +19,27 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"time"
-
-	"golang.zx2c4.com/wireguard/device"
 
 	"cove.example/cove/network"
 )
 
-// Config says what a Switch needs. HTTPS and DNS own what they are given and
+// Config says what a Switch needs. HTTPS, DNS and Metadata own what they are given and
 // must return without waiting for it; it ends when the network is removed.
 type Config struct {
 	// Listen is the UDP address, "0.0.0.0:51820". Port 0 takes a free one.
 	Listen string
 	// HTTPS is called once for each new network with a listener for port 443 of
-	// every address in it but the resolver's. LocalAddr of a connection is the
+	// every address in it but the resolver's and network.Metadata. LocalAddr of a connection is the
 	// private endpoint's address, RemoteAddr the member's.
 	HTTPS func(network string, l net.Listener)
 	// DNS is called once for each new network with port 53 of
 	// network.Resolver, and once for each further resolver that members have.
 	DNS func(network string, udp net.PacketConn, tcp net.Listener)
+	// Metadata is called once for each new network with a listener for port 80
+	// of network.Metadata.
+	Metadata func(network string, l net.Listener)
 	// State is the folder that keeps where peers were last heard, so that after
 	// a restart the server can call them. Nil keeps nothing.
 	State  *os.Root
@@ -81,10 +81,14 @@ func Open(c Config) (*Switch, error) {
 	if s.socket, err = listen(c.Listen); err != nil {
 		return nil, err
 	}
+	in, err := s.socket.receiver()
+	if err != nil {
+		return nil, errors.Join(err, s.socket.close())
+	}
 	if s.memory, err = recall(c.State); err != nil {
 		s.log.Warn("what is remembered of WireGuard peers cannot be read; they will call us", "err", err)
 	}
-	s.done.Go(s.read)
+	s.done.Go(func() { s.read(in) })
 	if c.State != nil {
 		s.done.Go(s.remember)
 	}
@@ -156,70 +160,6 @@ func (s *Switch) Close() error {
 	return errors.Join(saved, err)
 }
 
-// read takes datagrams from the socket and gives each to its network.
-func (s *Switch) read() {
-	in := largeBufs.Get().(*parcelBuf)
-	defer in.free()
-	oob := make([]byte, oobSize)
-	for last := new(endpoint); ; {
-		a, err := s.socket.receive(in.data, oob)
-		if errors.Is(err, net.ErrClosed) {
-			return
-		}
-		if err != nil || a.n == 0 {
-			continue // an ICMP error of some peer; the socket is fine
-		}
-		if last.dst != a.from || last.src != a.at || last.forgotten.Load() {
-			last = &endpoint{dst: a.from, src: a.at}
-		}
-		in = s.deliver(in, a, last)
-	}
-}
-
-// deliver hands over the datagrams in buf and returns the buffer to read into
-// next: another, if a network took this one as it is.
-func (s *Switch) deliver(buf *parcelBuf, a arrival, from *endpoint) *parcelBuf {
-	data := buf.data[:a.n]
-	if p, all := s.common(data, a); all {
-		if p != nil && a.n > mediumParcel {
-			if p.inbox.put(parcel{buf, data, a.segment, from}) {
-				return largeBufs.Get().(*parcelBuf)
-			}
-		} else if p != nil {
-			p.inbox.putCopy(data, a.segment, from)
-		}
-		return buf
-	}
-	for d := range slices.Chunk(data, a.segment) {
-		if p := s.router.route(d, a.from); p != nil {
-			p.inbox.putCopy(d, len(d), from)
-		}
-	}
-	return buf
-}
-
-// common returns the network of all the datagrams, and whether they have one in
-// common. Initiations are not tried twice: they are counted against their
-// source.
-func (s *Switch) common(data []byte, a arrival) (*port, bool) {
-	if a.segment == a.n {
-		return s.router.route(data, a.from), true
-	}
-	var p *port
-	for i := 0; i < len(data); i += a.segment {
-		d := data[i:min(i+a.segment, len(data))]
-		if len(d) < minDatagram || d[0] != device.MessageTransportType {
-			return nil, false
-		}
-		q := s.router.route(d, a.from)
-		if q == nil || i > 0 && q != p {
-			return nil, false
-		}
-		p = q
-	}
-	return p, true
-}
-
 // check finds everything wrong with w. What comes here was validated by the
 // resource provider; a mistake in it must still not break another network.
 func (s *Switch) check(w network.Wanted) error {
@@ -243,7 +183,7 @@ func (s *Switch) check(w network.Wanted) error {
 			wrong("%s is not an IPv4 prefix", p)
 		}
 	}
-	ours := map[netip.Addr]bool{network.Resolver: true}
+	ours := map[netip.Addr]bool{network.Resolver: true, network.Metadata: true}
 	for _, a := range w.Addresses {
 		if !a.Is4() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
 			wrong("%s cannot be an address in it", a)

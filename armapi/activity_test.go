@@ -1,0 +1,100 @@
+package armapi_test
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"cove.example/cove/resource"
+	"cove.example/cove/store"
+	"cove.example/cove/storetest"
+)
+
+const activityLog = sub + "/providers/Microsoft.Insights/eventtypes/management/values?api-version=2015-04-01"
+
+// happened are the operations of an answer, the newest first.
+func (a answer) happened() string {
+	var out []string
+	list, _ := a.body["value"].([]any)
+	for _, item := range list {
+		o, _ := item.(resource.Object)
+		id, _ := o["resourceId"].(string)
+		who, _ := o["caller"].(string)
+		out = append(out, who+" "+resource.Lookup(o, "operationName.value").(string)+" "+id[strings.LastIndexByte(id, '/')+1:])
+	}
+	return strings.Join(out, ", ")
+}
+
+func TestActivityLog(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := open(t, db)
+		for _, target := range []string{group, harbor, registries + "/quay1"} {
+			s.do("owner", http.MethodPut, target+version, premium)
+		}
+		s.do("owner", http.MethodDelete, registries+"/quay1"+version, "")
+		type row struct{ who, filter, want string }
+		const registry = "Microsoft.ContainerRegistry/registries/"
+		all := "oid-owner " + registry + "delete quay1, oid-owner " + registry + "write quay1, oid-owner " + registry + "write harbor, oid-owner Microsoft.Resources/subscriptions/resourceGroups/write docks"
+		begun := all + ",  Microsoft.Resources/subscriptions/write s1" // by the server itself
+		for _, c := range []row{
+			{"owner", "", begun},
+			{"owner", "eventTimestamp ge 2020-01-01T00:00:00.000001 and eventTimestamp le 2999-01-01T00:00:00", begun}, // as az writes it
+			{"owner", "eventTimestamp ge '2020-01-01T00:00:00Z' and resourceGroupName eq 'DOCKS'", all},
+			{"owner", "eventTimestamp ge 2999-01-01T00:00:00", ""},
+			{"owner", "eventTimestamp le 2020-01-01T00:00:00", ""},
+			{"owner", "resourceId eq '" + harbor + "'", "oid-owner " + registry + "write harbor"},
+			{"owner", "resourceProvider eq 'microsoft.containerregistry' and caller eq 'oid-owner' and status eq 'Succeeded'", all[:strings.LastIndexByte(all, ',')]},
+			{"owner", "status eq 'Failed'", ""},
+			{"owner", "correlationId eq 'x'", ""},
+			{"stranger", "", ""},
+			{"reader", "", ""},
+		} {
+			a := s.do(c.who, http.MethodGet, activityLog+"&$filter="+url.QueryEscape(c.filter), "")
+			if got := a.happened(); a.StatusCode != http.StatusOK || got != c.want {
+				t.Errorf("%s, %q: %d\n got %s\nwant %s", c.who, c.filter, a.StatusCode, got, c.want)
+			}
+		}
+		for _, bad := range []string{"x", "eventTimestamp ge yesterday", "eventTimestamp gt 2020-01-01T00:00:00", "resourceId eq harbor", "level eq 'Error'", "status eq 'x' or status eq 'y'"} {
+			if a := s.do("owner", http.MethodGet, activityLog+"&$filter="+url.QueryEscape(bad), ""); a.StatusCode != http.StatusBadRequest {
+				t.Errorf("%q: %d", bad, a.StatusCode)
+			}
+		}
+		a := s.do("owner", http.MethodGet, activityLog+"&$select="+url.QueryEscape("caller , resourceId"), "")
+		first := a.body["value"].([]any)[0].(resource.Object)
+		if len(first) != 2 || first["caller"] != "oid-owner" {
+			t.Errorf("$select gives %v", first)
+		}
+	})
+}
+
+// A long log comes in pages, each event once.
+func TestActivityLogHasPages(t *testing.T) {
+	s := open(t, storetest.Open(t, storetest.SQLite(t)))
+	s.do("owner", http.MethodPut, group+version, premium)
+	for range 225 {
+		s.do("owner", http.MethodPut, harbor+version, premium)
+		s.do("owner", http.MethodDelete, harbor+version, "")
+	}
+	var ids []string
+	for target := activityLog; target != ""; {
+		a := s.do("owner", http.MethodGet, target, "")
+		for _, item := range a.body["value"].([]any) {
+			id, _ := item.(resource.Object)["eventDataId"].(string)
+			ids = append(ids, id)
+		}
+		next, _ := a.body["nextLink"].(string)
+		if target = strings.TrimPrefix(next, "https://management.cove.internal"); next != "" && target == next {
+			t.Fatalf("the next page is at %s", next)
+		}
+	}
+	n := len(ids)
+	slices.Sort(ids)
+	if ids = slices.Compact(ids); n != 452 || len(ids) != n {
+		t.Errorf("%d events, %d different", n, len(ids))
+	}
+	if a := s.do("owner", http.MethodGet, activityLog+"&$skiptoken=x", ""); a.StatusCode != http.StatusBadRequest {
+		t.Errorf("a token that is none: %d", a.StatusCode)
+	}
+}

@@ -1,0 +1,185 @@
+package network
+
+import (
+	"cmp"
+	"net/netip"
+	"reflect"
+	"slices"
+)
+
+// Flow is what the first packet from one machine to another says.
+type Flow struct {
+	Protocol         uint8 // IP's number: 1 ICMP, 6 TCP, 17 UDP
+	From, To         netip.Addr
+	FromPort, ToPort uint16 // 0 where the protocol has none
+}
+
+// Filter is the security groups of one network, made for looking a flow up. A
+// group on a subnet and one on an interface must both let a flow pass, where it
+// leaves and where it arrives. What answers a flow is not asked about again. It
+// is never modified; nil lets everything pass.
+type Filter struct {
+	sides    map[netip.Addr]*side // by an interface's address; absent: no group
+	inside   []netip.Prefix       // what VirtualNetwork stands for
+	front    netip.Addr           // what AzureContainerRegistry stands for
+	platform map[netip.Addr]tag   // the network's own services
+}
+
+// side is what has a say about flows from and to one address.
+type side struct{ out, in [][]rule }
+
+// rule is one rule of a security group. The rules of a group are in the order
+// of their priority.
+type rule struct {
+	name             string
+	priority         int
+	inbound, allow   bool
+	protocol         uint8 // 0 is any
+	from, to         places
+	fromPort, toPort []portRange // none is any
+}
+
+type portRange struct{ first, last uint16 }
+
+// places is what a rule says of one end.
+type places struct {
+	any      bool
+	prefixes []netip.Prefix
+	tags     []tag
+}
+
+// tag is a service tag: a name for addresses that the rule's writer need not
+// know.
+type tag string
+
+// The tags that have addresses in a network.
+const (
+	tagNetwork  tag = "VirtualNetwork"
+	tagInternet tag = "Internet"
+	tagBalancer tag = "AzureLoadBalancer"
+	tagRegistry tag = "AzureContainerRegistry"
+	tagCloud    tag = "AzureCloud"
+	tagDNS      tag = "AzurePlatformDNS"
+	tagMetadata tag = "AzurePlatformIMDS"
+)
+
+// tags are those that a rule may name. The others of Azure's have no address in
+// any network here, so a rule that names one matches nothing.
+var tags = []tag{
+	tagNetwork, tagInternet, tagBalancer, tagRegistry, tagCloud, tagDNS, tagMetadata,
+	"AzureActiveDirectory", "AzureFrontDoor.FirstParty", "AzureKeyVault", "AzureMonitor",
+	"AzureResourceManager", "GatewayManager", "MicrosoftContainerRegistry", "Sql", "Storage",
+}
+
+// Admit reports whether a machine may begin this flow.
+func (f *Filter) Admit(w Flow) bool {
+	if f == nil {
+		return true
+	}
+	if s := f.sides[w.From]; s != nil {
+		for _, group := range s.out {
+			if !f.admits(group, false, &w) {
+				return false
+			}
+		}
+	}
+	if s := f.sides[w.To]; s != nil {
+		for _, group := range s.in {
+			if !f.admits(group, true, &w) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Watches reports whether any group has a say about what a sends.
+func (f *Filter) Watches(a netip.Addr) bool {
+	return f != nil && f.sides[a] != nil
+}
+
+func (f *Filter) admits(group []rule, inbound bool, w *Flow) bool {
+	// What the network itself answers at is no machine in it: groups have a
+	// say about it only by the tag that is its own.
+	service, named := f.platform[w.To]
+	for i := range group {
+		r := &group[i]
+		if r.inbound != inbound || named && !slices.Contains(r.to.tags, service) {
+			continue
+		}
+		if (r.protocol == 0 || r.protocol == w.Protocol) && inRanges(r.fromPort, w.FromPort) && inRanges(r.toPort, w.ToPort) &&
+			f.within(&r.from, w.From) && f.within(&r.to, w.To) {
+			return r.allow
+		}
+	}
+	return named
+}
+
+func (f *Filter) within(p *places, a netip.Addr) bool {
+	if p.any {
+		return true
+	}
+	for _, pre := range p.prefixes {
+		if pre.Contains(a) {
+			return true
+		}
+	}
+	for _, t := range p.tags {
+		if f.tagged(t, a) {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *Filter) tagged(t tag, a netip.Addr) bool {
+	own := slices.ContainsFunc(f.inside, func(p netip.Prefix) bool { return p.Contains(a) })
+	switch t {
+	case tagNetwork:
+		return own
+	case tagInternet:
+		_, platform := f.platform[a]
+		return !own && !platform
+	case tagRegistry, tagCloud:
+		return a == f.front
+	case tagBalancer: // what balancers would probe from
+		return a == Resolver
+	}
+	return f.platform[a] == t && t != ""
+}
+
+func inRanges(list []portRange, port uint16) bool {
+	if len(list) == 0 {
+		return true
+	}
+	for _, r := range list {
+		if r.first <= port && port <= r.last {
+			return true
+		}
+	}
+	return false
+}
+
+// Equal reports whether both let the same flows pass, as far as their rules
+// are the same ones.
+func (f *Filter) Equal(o *Filter) bool { return reflect.DeepEqual(f, o) }
+
+// defaultRules are the ones that every group ends with (source: Azure's
+// documentation of network security groups).
+var defaultRules = []rule{
+	{name: "AllowVnetInBound", priority: 65000, inbound: true, allow: true, from: places{tags: []tag{tagNetwork}}, to: places{tags: []tag{tagNetwork}}},
+	{name: "AllowAzureLoadBalancerInBound", priority: 65001, inbound: true, allow: true, from: places{tags: []tag{tagBalancer}}, to: places{any: true}},
+	{name: "DenyAllInBound", priority: 65500, inbound: true, from: places{any: true}, to: places{any: true}},
+	{name: "AllowVnetOutBound", priority: 65000, allow: true, from: places{tags: []tag{tagNetwork}}, to: places{tags: []tag{tagNetwork}}},
+	{name: "AllowInternetOutBound", priority: 65001, allow: true, from: places{any: true}, to: places{tags: []tag{tagInternet}}},
+	{name: "DenyAllOutBound", priority: 65500, from: places{any: true}, to: places{any: true}},
+}
+
+// ordered are the rules of a group as a Filter looks at them.
+func ordered(rules []rule) []rule {
+	all := slices.Concat(rules, defaultRules)
+	slices.SortFunc(all, func(a, b rule) int {
+		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.name, b.name))
+	})
+	return all
+}

@@ -1,0 +1,45 @@
+package network
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+
+	"cove.example/cove/arm"
+	"cove.example/cove/fault"
+	"cove.example/cove/resource"
+)
+
+// SupposedMember is a machine of that kind in a subnet, as the data path would
+// see it: the first that there is, else one that nobody has joined, at the
+// subnet's last address. It fails with resource.ErrUnknown for a subnet that
+// does not exist.
+func (m *Map) SupposedMember(ctx context.Context, r resource.Reader, subnet arm.ID, kind string) (*Member, error) {
+	doc, err := r.Get(ctx, subnet)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(kinds, kind) {
+		return nil, fault.Newf(fault.Invalid, "%q is no kind of member", kind)
+	}
+	var first *Member
+	if s := (*m.table.Load())[subnet.Parent().Key()]; s != nil {
+		for _, x := range s.members {
+			if x.SubnetKey == subnet.Key() && x.Kind == kind && (first == nil || x.Address.Less(first.Address)) {
+				first = x
+			}
+		}
+	}
+	if first != nil {
+		return first, nil
+	}
+	var none problems
+	var at netip.Addr
+	if p := subnetPrefixes(&none, "", objectAt(doc.Body, "properties")); len(p) > 0 {
+		_, at = usable(p[0])
+	}
+	return &Member{
+		Subnet: subnet, SubnetKey: subnet.Key(), Address: at, Kind: kind,
+		Service: hasRegistryService(objectAt(doc.Body, "properties")), Served: slices.Contains(served, kind),
+	}, nil
+}

@@ -1,0 +1,7 @@
+package registry
+
+import "cove.example/cove/resource"
+
+// Compile is the data path's view of a registry's document that is not, or not
+// yet, what is stored.
+func (d *Directory) Compile(doc resource.Doc) (*Settings, error) { return d.c.compile(doc) }
