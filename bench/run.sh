@@ -45,7 +45,7 @@ ready() {
 }
 
 port=$(free)
-"$cove" serve --data "$work/cove" --listen 127.0.0.1:0 --advertise 127.0.0.1 --connect '' --dns '' --wireguard '' --admin '' \
+"$cove" serve --data "$work/cove" --listen 127.0.0.1:0 --advertise 127.0.0.1 --connect '' --dns '' --wireguard '' --admin '' --rate-limits off \
 	--listen-http "127.0.0.1:$port" --registry-alias 127.0.0.1=bench --log-level warn >"$work/cove.out" 2>"$work/cove.log" &
 pids+=($!)
 ready "$port"

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -130,8 +131,9 @@ func (l *lab) refused(t *testing.T, out string, err error) {
 	l.explained(t, out, "COVE-NET-001")
 }
 
-// docker starts an engine on a host and returns how to call its client.
-func (l *lab) docker(t *testing.T, h host) func(args ...string) []string {
+// docker starts an engine on a host, with variables NAME=VALUE of its own, and
+// returns how to call its client.
+func (l *lab) docker(t *testing.T, h host, env ...string) func(args ...string) []string {
 	t.Helper()
 	dir := filepath.Join(l.dir, "dockerd-"+h.name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -142,8 +144,10 @@ func (l *lab) docker(t *testing.T, h host) func(args ...string) []string {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(dir, "docker.sock")
-	l.background(t, h, "API listen on", nil, "/usr/sbin/dockerd", "-H", "unix://"+socket, "--data-root", dir+"/data", "--exec-root", dir+"/exec",
-		"--pidfile", dir+"/pid", "--config-file", config, "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver", "vfs")
+	l.background(t, h, "API listen on", nil, slices.Concat([]string{"env"}, env, []string{
+		"/usr/sbin/dockerd", "-H", "unix://" + socket, "--data-root", dir + "/data", "--exec-root", dir + "/exec",
+		"--pidfile", dir + "/pid", "--config-file", config, "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver", "vfs",
+	})...)
 	return func(args ...string) []string {
 		return append([]string{"/usr/bin/docker", "-H", "unix://" + socket}, args...)
 	}

@@ -1,9 +1,11 @@
 # What the scenarios with the Azure CLI share; read by them, not run. It makes a
-# house of network namespaces named cove-az-*: the server's own network is the
-# machine's, "outside" reaches only its public side, and machines join virtual
-# networks. Their resolver is cove. All of it goes with the script.
+# house of network namespaces named cove-$street-*: the server's own network is
+# the machine's, "outside" reaches only its public side, and machines join
+# virtual networks. Their resolver is cove. All of it goes with the script.
 #
-# Expects: cove, crane, data, here.
+# Expects: cove, crane, data, here; and of a scenario that may run beside
+# another, a street of its own: street names its namespaces, and its wires are
+# 198.18.N.0/24, where N counts up from number.
 
 if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' green=$'\e[32m' plain=$'\e[0m'; else bold='' dim='' red='' green='' plain=''; fi
 step() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
@@ -13,8 +15,9 @@ fail() { printf '%sfailed: %s%s\n' "$red" "$*" "$plain" >&2; exit 1; }
 unset SSL_CERT_DIR HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
 export HOME=$data/home REGISTRY_AUTH_FILE=$data/home/auth.json DOCKER_CONFIG=$data/home/docker SSL_CERT_FILE=$data/server/ca.pem
 
+street=${street:-az} number=${number:-240}
 # Where the server's public side is.
-front=198.18.241.1
+front=198.18.$((number + 1)).1
 children=() namespaces=() trusted=()
 cleanup() {
 	status=$?
@@ -37,9 +40,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 # namespace NAME RESOLVER : a host on a wire of its own to this machine.
-number=240
 namespace() {
-	local ns=cove-az-$1
+	local ns=cove-$street-$1
 	! ip netns list | grep -qw "$ns" || fail "the namespace $ns exists: another scenario is running, or was killed. Remove it with: ip netns delete $ns"
 	number=$((number + 1))
 	ip netns add "$ns"
@@ -63,7 +65,8 @@ on_host() { (become "$@"); }
 # become NAME COMMAND… : on_host in the place of this shell, so that what is
 # started in the background has the process id that the shell knows.
 become() {
-	local ns=cove-az-$1; shift
+	local ns=cove-$street-$1; shift
+	[ "$ns" = "${engine:-}" ] || export DOCKER_HOST=unix://$data/no-engine
 	exec nsenter --net="/run/netns/$ns" unshare -m sh -c 'mount --make-rprivate / && mount --bind "$0" /etc/resolv.conf && exec "$@"' "/etc/netns/$ns/resolv.conf" "$@"
 }
 
@@ -73,32 +76,63 @@ on() {
 	show "$where" "$@"
 	on_host "$where" "$@"
 }
+# The variables whose values are shown as "$NAME": they are long, secret or
+# different each time.
+names=(TOKEN COVE_CLIENT_ID COVE_CLIENT_SECRET COVE_TENANT_ID REGISTRY_ID NETWORK_INTERFACE_ID)
 show() {
-	local where=$1 out='' a; shift
+	local where=$1 out='' a name quote; shift
 	for a in "$@"; do
 		case $a in
 		"$cove") a=cove ;;
 		"$crane") a=crane ;;
-		"${TOKEN:-no token yet}") a='"$TOKEN"' ;;
-		"${COVE_CLIENT_ID:-no id yet}") a='"$COVE_CLIENT_ID"' ;;
-		"${COVE_CLIENT_SECRET:-no secret yet}") a='"$COVE_CLIENT_SECRET"' ;;
-		"${COVE_TENANT_ID:-no tenant yet}") a='"$COVE_TENANT_ID"' ;;
-		"${REGISTRY_ID:-no id yet}") a='"$REGISTRY_ID"' ;;
-		"${NETWORK_INTERFACE_ID:-no id yet}") a='"$NETWORK_INTERFACE_ID"' ;;
-		*"'"*) a="\"$a\"" ;;
-		*[!a-zA-Z0-9_./:=@%,+-]*) a="'$a'" ;;
 		esac
+		quote=
+		for name in "${names[@]}"; do
+			[[ -z ${!name:-} || $a != *"${!name}"* ]] || { a=${a//"${!name}"/"\$$name"} quote='"'; }
+		done
+		case $a in
+		*"'"*) quote='"' ;;
+		*[!a-zA-Z0-9_./:=@%,+\$-]*) quote=${quote:-"'"} ;;
+		esac
+		a=$quote$a$quote
 		out+="$a "
 	done
 	printf '%s[%s]%s $ %s\n' "$dim" "$where" "$plain" "${out% }" >&2
 }
 
-# az … : the Azure CLI outside. az_on WHERE … : on another host.
+# az … : the Azure CLI outside. az_on WHERE … : on another host. az_as WHO … :
+# outside, signed in as somebody else whom `account` made.
 az() { az_on outside "$@"; }
 az_on() {
 	local where=$1; shift
 	show "$where" az "$@"
-	on_host "$where" env PYTHONPATH="$here/az" az "$@" 2> >(grep -v -e 'is in preview and under development' -e 'Reference and support levels' >&2)
+	azure "$where" "$@"
+}
+az_as() {
+	local who=$1; shift
+	show "outside as $who" az "$@"
+	AZURE_CONFIG_DIR=$data/az-$who azure outside "$@"
+}
+
+# azure WHERE … : the Azure CLI there. What it says on its standard error comes
+# after its output, so that a transcript has one order.
+azure() {
+	local where=$1 status=0 said; shift
+	said=$(mktemp "$data/said.XXXXXX")
+	on_host "$where" env PYTHONPATH="$here/az" az "$@" 2>"$said" || status=$?
+	grep -v -e 'is in preview and under development' -e 'Reference and support levels' "$said" >&2 || :
+	rm -f "$said"
+	return $status
+}
+
+# account WHO CLIENT-ID SECRET [FLAG…] : a configuration of the Azure CLI for somebody
+# else, who signs in.
+account() {
+	local who=$1 id=$2 secret=$3; shift 3
+	rm -rf "$data/az-$who"
+	mkdir -p "$data/az-$who"
+	cp "$AZURE_CONFIG_DIR/clouds.config" "$AZURE_CONFIG_DIR/config" "$data/az-$who/"
+	az_as "$who" login --service-principal -u "$id" -p "$secret" --tenant "$COVE_TENANT_ID" "$@" --output none
 }
 
 # is WHAT EXPECTED ACTUAL
@@ -114,7 +148,7 @@ refused() {
 		cat "$data/refusal" >&2
 		fail "it succeeded: $*"
 	fi
-	cat "$data/refusal"
+	sed '$a\' "$data/refusal" # ends the last line
 	grep -qE "$pattern" "$data/refusal" || fail "it failed for another reason than '$pattern': $*"
 }
 
@@ -167,7 +201,7 @@ machine() {
 	show "$1" cove join "$2" --name "$1" --up
 	local code
 	code=$("$cove" join-code "$2" -g "$RESOURCE_GROUP" --name "$1" --data "$data/server")
-	ip netns exec "cove-az-$1" "$cove" join "$code" --up >"$data/join-$1.out" 2>&1 &
+	ip netns exec "cove-$street-$1" "$cove" join "$code" --up >"$data/join-$1.out" 2>&1 &
 	children+=($!)
 	eval "machine_$1=$!"
 	await $! "$data/join-$1.out" "^joined" "the machine $1 did not join"
@@ -179,18 +213,22 @@ leave() {
 	wait "${!pid}" || :
 }
 
-# docker_on NAME : docker's engine on a host; the docker commands there use it.
+# docker_on NAME [HOST…] : docker's engine on a host; the docker commands there
+# use it; other hosts have none. It trusts $host and the others named.
 docker_on() {
-	local dir=$data/docker-$1
+	local dir=$data/docker-$1 name
 	mkdir -p "$dir"
 	echo '{}' >"$dir/daemon.json"
-	mkdir -p "/etc/docker/certs.d/$host"
-	cp "$data/server/ca.pem" "/etc/docker/certs.d/$host/ca.crt"
-	trusted+=("$host")
+	for name in "$host" "${@:2}"; do
+		mkdir -p "/etc/docker/certs.d/$name"
+		cp "$data/server/ca.pem" "/etc/docker/certs.d/$name/ca.crt"
+		trusted+=("$name")
+	done
 	become "$1" dockerd -H "unix://$dir/sock" --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/pid" --config-file "$dir/daemon.json" \
 		--iptables=false --ip6tables=false --bridge=none --storage-driver vfs >"$dir/log" 2>&1 &
 	children+=($!)
 	export DOCKER_HOST=unix://$dir/sock
+	engine=cove-$street-$1
 	await $! "$dir/log" "API listen on" "docker's engine did not start"
 }
 

@@ -214,10 +214,10 @@ func (l *lab) network(t *testing.T, name string) {
 }
 
 // join makes the inside host a member, with an interface of its own.
-func (l *lab) join(t *testing.T, network, name string) {
+func (l *lab) join(t *testing.T, network, name string, args ...string) {
 	t.Helper()
 	code := l.Cove(t, "join-code", network+"/default", "--name", name)
-	l.background(t, l.inside, "joined as", nil, covetest.Binary(t), "join", code, "--up")
+	l.background(t, l.inside, "joined as", nil, append([]string{covetest.Binary(t), "join", code, "--up"}, args...)...)
 }
 
 var correlation = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)

@@ -140,7 +140,7 @@ refused "authentication required" on member curl -sS --fail-with-body --resolve 
 
 step "A replica gives each endpoint one more address; by hand, its record is added too"
 REPLICA_LOCATION=eastus
-refused "is not a location of this deployment" az acr replication create --registry $REGISTRY_NAME --location northeurope
+refused "is not available for resource type" az acr replication create --registry $REGISTRY_NAME --location northeurope
 az acr replication create --registry $REGISTRY_NAME --location $REPLICA_LOCATION --output none
 is "the connection that was approved by hand" Pending "$(state_of asking privateLinkServiceConnectionState.status)"
 is "the one that was approved by itself" Approved "$(state_of myPrivateEndpoint privateLinkServiceConnectionState.status)"
@@ -151,7 +151,7 @@ unresolvable member "$REPLICA_DATA_ENDPOINT_FQDN"
 az network private-dns record-set a create --name ${REGISTRY_NAME}.${REPLICA_LOCATION}.data --zone-name privatelink.azurecr.io --resource-group $RESOURCE_GROUP --output none
 az network private-dns record-set a add-record --record-set-name ${REGISTRY_NAME}.${REPLICA_LOCATION}.data --zone-name privatelink.azurecr.io --resource-group $RESOURCE_GROUP --ipv4-address "$REPLICA_DATA_ENDPOINT_PRIVATE_IP" --output none
 is "with its record it resolves" "$REPLICA_DATA_ENDPOINT_PRIVATE_IP" "$(resolve member "$REPLICA_DATA_ENDPOINT_FQDN")"
-refused "authentication required" on member curl -sS --fail-with-body https://"$REPLICA_DATA_ENDPOINT_FQDN"/v2/hello-world/blobs/sha256:"$(printf %064d 0)"
+refused "AuthenticationFailed" on member curl -sS --fail-with-body https://"$REPLICA_DATA_ENDPOINT_FQDN"/v2/hello-world/blobs/sha256:"$(printf %064d 0)"
 az acr show-endpoints --name $REGISTRY_NAME --query "dataEndpoints[].endpoint" --output tsv
 az acr replication delete --registry $REGISTRY_NAME --name $REPLICA_LOCATION
 unresolvable member "$REPLICA_DATA_ENDPOINT_FQDN"

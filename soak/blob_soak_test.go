@@ -49,7 +49,7 @@ func TestSoakBigBlob(t *testing.T) {
 func bigRun(t *testing.T, over string, n uint64) (lines string) {
 	data := t.TempDir()
 	roomFor(t, data)
-	s := covetest.StartIn(t, data, "--listen-http", "127.0.0.1:0", "--registry-alias", "127.0.0.1=large")
+	s := covetest.StartIn(t, data, "--listen-http", "127.0.0.1:0", "--registry-alias", "127.0.0.1=large", "--rate-limits", "off")
 	s.Cove(t, "registry", "create", "large", "--admin-enabled")
 	password := s.Password(t, "large")
 	c := plain(s, "large", password)

@@ -98,7 +98,7 @@ func (m *times) String() string {
 
 func gather(t *testing.T, name string, args ...string) string {
 	n := seed(t)
-	s := covetest.Start(t, args...)
+	s := covetest.Start(t, append([]string{"--rate-limits", "off"}, args...)...)
 	furnish(t, s, crowdRegistry)
 	password := s.Password(t, crowdRegistry)
 	var images []*image

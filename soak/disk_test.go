@@ -80,7 +80,7 @@ func (d *smallDisk) free() {
 func TestRootDiskFull(t *testing.T) {
 	d := newSmallDisk(t)
 	r := source(seed(t), 0)
-	s := covetest.StartIn(t, filepath.Join(d.folder, "data"), "--listen-http", "127.0.0.1:0", "--registry-alias", "127.0.0.1=crammed")
+	s := covetest.StartIn(t, filepath.Join(d.folder, "data"), "--listen-http", "127.0.0.1:0", "--registry-alias", "127.0.0.1=crammed", "--rate-limits", "off")
 	s.Cove(t, "registry", "create", "crammed", "--admin-enabled")
 	c := plain(s, "crammed", s.Password(t, "crammed"))
 	a := &arena{T: t, server: s, blobs: map[string]int64{}}

@@ -79,7 +79,7 @@ func (k killing) run(t *testing.T, database string) tally {
 	t.Helper()
 	a := &arena{T: t, database: database, blobs: map[string]int64{}, moving: []string{""}}
 	a.tally.seed = seed(t)
-	args := []string{"--listen-http", "127.0.0.1:0", "--registry-alias", "127.0.0.1=" + killRegistry}
+	args := []string{"--listen-http", "127.0.0.1:0", "--registry-alias", "127.0.0.1=" + killRegistry, "--rate-limits", "off"}
 	if database != "" {
 		args = append(args, "--database", database)
 	}
