@@ -24,7 +24,7 @@ type line struct {
 // fenced are the lines of a page's fenced blocks, continuations joined.
 func fenced(t *testing.T, page string) (out []line) {
 	t.Helper()
-	in, joining := false, false
+	in, joining, shown := false, false, false
 	n := 0
 	for text := range strings.Lines(read(t, page)) {
 		n++
@@ -32,9 +32,12 @@ func fenced(t *testing.T, page string) (out []line) {
 		switch {
 		case strings.HasPrefix(text, "```"):
 			in, joining = !in, false
+			// In what was recorded from a terminal only what was typed is a command.
+			shown = in && strings.HasPrefix(text, "```console")
 		case in && joining:
 			out[len(out)-1].text += " " + strings.TrimSpace(text)
 			joining = goesOn(text)
+		case in && shown && !strings.Contains(text, "$ "):
 		case in:
 			out = append(out, line{page, n, text})
 			joining = goesOn(text)
@@ -212,8 +215,13 @@ func unknown(t *testing.T, words []string) (why string, whole bool) {
 		}
 	}
 	group := strings.Contains(help, "\nAvailable Commands:\n")
-	if group && len(own) > len(strings.Fields(path)) {
-		return "it is not a command below cove " + path, false
+	if rest := own[min(len(strings.Fields(path)), len(own)):]; group && len(rest) > 0 {
+		// A group may be a command too, with flags of its own: cove logs.
+		_, flags, _ := strings.Cut(help, "\nFlags:\n")
+		flags, _, _ = strings.Cut(flags, "\nGlobal Flags:\n")
+		if name, _, _ := strings.Cut(rest[0], "="); !strings.HasPrefix(name, "--") || !strings.Contains(flags, " "+name+" ") {
+			return "it is not a command below cove " + path, false
+		}
 	}
 	return "", !group && words[0] != "serve"
 }
