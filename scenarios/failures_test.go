@@ -1,3 +1,5 @@
+//go:build soak
+
 package scenarios
 
 import (
@@ -38,11 +40,11 @@ var clients = map[string][]string{
 		"curl [-u $USER:$PASSWORD ]https://$HOST/v2/$REPO/manifests/1",
 	},
 	"push": {
-		"docker push $HOST/$REPO:1",
-		"skopeo copy oci:$DIR/oci:1 docker://$HOST/$REPO:1",
-		"podman push localhost/image:1 docker://$HOST/$REPO:1",
-		"crane push $DIR/oci $HOST/$REPO:1",
-		"ctr images push [--user $USER:$PASSWORD ]$HOST/$REPO:1 docker.io/library/image:1",
+		"docker push $HOST/$REPO:2",
+		"skopeo copy oci:$DIR/oci:1 docker://$HOST/$REPO:2",
+		"podman push localhost/image:1 docker://$HOST/$REPO:2",
+		"crane push $DIR/oci $HOST/$REPO:2",
+		"ctr images push [--user $USER:$PASSWORD ]$HOST/$REPO:2 docker.io/library/image:1",
 		"az acr repository untag --name $NAME --image $REPO:1[ --username $USER --password $PASSWORD]",
 		"curl -X POST [-u $USER:$PASSWORD ]https://$HOST/v2/$REPO/blobs/uploads/",
 	},
@@ -136,7 +138,8 @@ var allFailures = []failure{
 	},
 	{
 		name: "capitals", about: "The login server is written with capitals.",
-		try: "login pull", registry: "alpha", host: "ALPHA", user: "READER", password: "RIGHT", says: says("unauthorized: authentication required", ""), spared: "az",
+		try: "login pull", registry: "alpha", host: "ALPHA", user: "READER", password: "RIGHT", spared: "az",
+		says: map[string]string{"docker login": "failed with status: 401 Unauthorized", "docker pull": "unauthorized: authentication required"},
 	},
 	{
 		name: "no-credentials", about: "The client has not signed in.",
@@ -169,8 +172,11 @@ var allFailures = []failure{
 	},
 	{
 		name: "address", about: "No network rule admits the client's address.",
-		try: "login pull", registry: "closed", user: "READER", password: "RIGHT", says: says("client with IP 'ADDRESS' is not allowed access. Refer https://aka.ms/acr/firewall to grant access.",
-			"Looks like you don't have access to registry '$HOST'. To see configured firewall rules, run 'az acr show --query networkRuleSet --name $NAME'."),
+		try: "login pull", registry: "closed", user: "READER", password: "RIGHT", says: map[string]string{
+			"docker login":      "login attempt to https://$HOST/v2/ failed with status: 403 Forbidden",
+			"docker pull":       "denied: client with IP 'ADDRESS' is not allowed access. Refer https://aka.ms/acr/firewall to grant access.",
+			"az acr repository": "Looks like you don't have access to registry '$HOST'. To see configured firewall rules, run 'az acr show --query networkRuleSet --name $NAME'. To see if public network access is enabled, run 'az acr show --query publicNetworkAccess'.Please refer to https://aka.ms/acr/errors#connectivity_forbidden_error for more information.",
+		},
 	},
 }
 
@@ -285,7 +291,7 @@ func (d *desk) fails(f failure) {
 	d.let("PASSWORD", d.cli.vars[f.password])
 	as := d.sign(host, d.cli.vars["USER"], d.cli.vars["PASSWORD"])
 	if f.try == "push" {
-		d.does("docker tag image:1 $HOST/$REPO:1")
+		d.does("docker tag image:1 $HOST/$REPO:2")
 	}
 	fresh := strings.NewReplacer(d.domain, "DOMAIN", d.outside.address, "ADDRESS", d.outside.gateway, "SERVER", f.cut(d, f.user), "CLIENT")
 	var b strings.Builder
@@ -369,7 +375,8 @@ func fallback(t *testing.T, d *desk) {
 		t.Errorf("it succeeds: %s", out)
 	}
 	for _, want := range []string{
-		"Unable to get AAD authorization tokens with message: An error occurred: CONNECTIVITY_REFRESH_TOKEN_ERROR\nAccess to registry '" + host + d.domain + "' was denied. Response code: 403. Please try running 'az login' again to refresh permissions.\n",
+		"Unable to get AAD authorization tokens with message: ",
+		" An error occurred: CONNECTIVITY_REFRESH_TOKEN_ERROR\nAccess to registry '" + host + d.domain + "' was denied. Response code: 403. Please try running 'az login' again to refresh permissions.\n",
 		"Unable to get admin user credentials with message: Admin user is disabled.\n",
 		"Unable to authenticate using AAD or admin login credentials. Please specify both username and password in non-interactive mode.\n",
 	} {
