@@ -92,7 +92,10 @@ func truncated(wire []byte) []byte {
 	}
 	out := make([]byte, end)
 	copy(out, wire)
-	out[2] = 0x80 | 0x02 | wire[2]&0x01 // QR, TC; RD as it came
+	// QR, AA, TC; RD as it came. An empty answer with neither AA nor RA is to
+	// glibc a server that knows nothing of the name: it gives up ("Temporary
+	// failure in name resolution") before it looks at TC.
+	out[2] = 0x80 | 0x04 | 0x02 | wire[2]&0x01
 	out[3] = 0
 	clear(out[6:headerLen])
 	return out

@@ -34,6 +34,10 @@ func newDesk(t *testing.T) *desk {
 	d.cli = d.openCLI()
 	d.let("CA", filepath.Join(l.Data, "ca.pem"))
 	d.let("DIR", l.dir)
+	admin := administrator(t, l.Server)
+	d.let("ADMIN_ID", admin.ClientID)
+	d.let("ADMIN_SECRET", admin.ClientSecret)
+	d.let("TENANT", admin.TenantID)
 	d.let("CRANE", covetest.Crane(t))
 	layer(t, filepath.Join(l.dir, "layer.tar"))
 	for _, line := range []string{
@@ -219,15 +223,15 @@ func (d *desk) principal(name string, flags string) {
 // the function returns.
 func (d *desk) as(name string, f func()) {
 	d.t.Helper()
-	admin := administrator(d.t, d.Server)
-	d.let("TENANT", admin.TenantID)
+	defer d.administer()
 	d.does("az login --service-principal -u $" + name + "_ID -p $" + name + "_SECRET --tenant $TENANT --allow-no-subscriptions --output none")
-	defer func() {
-		d.let("ADMIN_ID", admin.ClientID)
-		d.let("ADMIN_SECRET", admin.ClientSecret)
-		d.does("az login --service-principal -u $ADMIN_ID -p $ADMIN_SECRET --tenant $TENANT --output none")
-	}()
 	f()
+}
+
+// administer signs the Azure CLI in as the administrator.
+func (d *desk) administer() {
+	d.t.Helper()
+	d.does("az login --service-principal -u $ADMIN_ID -p $ADMIN_SECRET --tenant $TENANT --output none")
 }
 
 // sign writes the credentials of a client into a folder of its own, and

@@ -457,15 +457,12 @@ func certificate(t *testing.T, d *desk) {
 	}
 	make("CERTIFIED")
 	make("STRANGER")
-	admin := administrator(t, d.Server)
-	d.let("TENANT", admin.TenantID)
+	defer d.administer()
 	const login = "az login --service-principal --tenant $TENANT --allow-no-subscriptions --output none -u "
 	d.refused("AADSTS", login+"$CERTIFIED_ID -p $STRANGER_PEM")
 	d.does(login + "$CERTIFIED_ID -p $CERTIFIED_PEM")
 	d.sets("TOKEN", "az acr login --name harbor --expose-token --query accessToken --output tsv")
-	d.let("ADMIN_ID", admin.ClientID)
-	d.let("ADMIN_SECRET", admin.ClientSecret)
-	d.does("az login --service-principal --tenant $TENANT --output none -u $ADMIN_ID -p $ADMIN_SECRET")
+	d.administer()
 	d.refused("unauthorized: Invalid clientid or client secret", "docker login $HOST -u $CERTIFIED_ID -p $TOKEN")
 	d.refused("unauthorized: authentication required", "docker login $HOST -u harbor -p $TOKEN")
 	d.refused("unauthorized: Application not registered with AAD", "docker login $HOST -u somebody -p $TOKEN")
@@ -475,7 +472,6 @@ func certificate(t *testing.T, d *desk) {
 	d.does("az ad app credential delete --id $CERTIFIED_ID --key-id $KEY --cert")
 	d.until(noDocker, "docker pull --quiet $HOST/team/api:1")
 	d.refused("AADSTS", login+"$CERTIFIED_ID -p $CERTIFIED_PEM")
-	d.does("az login --service-principal --tenant $TENANT --output none -u $ADMIN_ID -p $ADMIN_SECRET")
 }
 
 // field is a text property of a JSON object.
