@@ -12,49 +12,147 @@ import (
 
 // joiner hands packets to the stack, TCP segments that continue each other as
 // one: what the stack does, it does once a packet, whatever its length. The
-// rules are those of Linux' receive offload: the pieces differ in nothing but
-// their sequence numbers, and in PSH, which ends a run. So a run means exactly
-// what its pieces meant, but for the number of acknowledgements.
+// rules are those of Linux' receive offload, but for PSH, which gVisor does not
+// look at: the pieces of a run differ in nothing but their sequence numbers. So
+// a run means what its pieces meant, but for the number of acknowledgements.
 //
-// It belongs to one call of Write at a time.
+// The device hands over a few packets at a time, because each that it may hold
+// costs 64 KiB (see readBatch). What it hands over while the stack is busy is
+// joined meanwhile. Its goroutine begins with the first packet and stays: the
+// stack needs deep stacks of it, and growing one anew costs more than a packet.
 type joiner struct {
-	n     *netStack
-	parts [][]byte // of the run: all its packets, in order
-	head  int      // length of both headers
-	size  int      // bytes of payload so far
-	next  uint32   // the sequence number that would continue it
+	n *netStack
+
+	mu      sync.Mutex
+	room    sync.Cond // in runs
+	work    sync.Cond // in runs
+	runs    []*run    // that wait, in order; those of the last few may still grow
+	started bool
+	closed  bool
+
+	passing sync.Mutex // held while the stack takes a run
 }
 
-var joiners = sync.Pool{New: func() any { return new(joiner) }}
+// run is a packet, or several as one.
+type run struct {
+	rules  *rules // by which its packets were let in
+	head   [20 + 60]byte
+	length int  // of the part of head in use: both headers if it joins, else IP's first 20 bytes
+	joins  bool // it is a TCP segment that others may join
+	size   int  // bytes of payload
+	next   uint32
+	views  []*buffer.View // the payload
+}
 
-// maxPacket is what the length field of an IPv4 header can say.
-const maxPacket = 1<<16 - 1
+var runs = sync.Pool{New: func() any { return new(run) }}
 
-// add takes a packet that is for us; it stays in use until flush.
-func (j *joiner) add(p []byte) {
+const (
+	// maxPacket is what the length field of an IPv4 header can say.
+	maxPacket = 1<<16 - 1
+	// maxRuns bounds what waits, at 64 KiB each: a device that brings more is
+	// held up.
+	maxRuns = 32
+	// joinBack is among how many of the last runs a packet finds its own, so
+	// that a few transfers at once do not end each other's.
+	joinBack = 8
+	// viewSize is what a run grows by: it holds a packet and is cleared at once.
+	viewSize = 16 << 10
+)
+
+func newJoiner(n *netStack) *joiner {
+	j := &joiner{n: n}
+	j.room.L, j.work.L = &j.mu, &j.mu
+	return j
+}
+
+// add takes a copy of a packet that r lets in.
+func (j *joiner) add(p []byte, r *rules) {
 	head, joins := joinable(p)
-	if !joins {
-		j.flush()
-		j.n.inject(p[:20], p[20:])
-		return
-	}
-	if len(p) == head {
-		if !j.replaces(p, head) {
-			j.flush()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for !j.join(p, head, joins, r) {
+		if j.closed {
+			return
 		}
-		j.parts, j.head, j.size = append(j.parts[:0], p), head, 0
-		return
+		if len(j.runs) < maxRuns {
+			j.runs = append(j.runs, newRun(p, head, joins, r))
+			break
+		}
+		j.room.Wait()
 	}
-	if !j.continues(p, head) {
-		j.flush()
+	if !j.started {
+		j.started = true
+		go j.hand()
 	}
-	j.head = head
-	j.parts = append(j.parts, p)
-	j.size += len(p) - head
-	j.next = binary.BigEndian.Uint32(p[24:]) + uint32(len(p)-head)
-	if p[33]&tcpFlagPsh != 0 {
-		j.flush()
+	j.work.Signal()
+}
+
+// join makes p a part of a run that waits, if it continues one. It never
+// overtakes a packet of its own connection.
+func (j *joiner) join(p []byte, head int, joins bool, r *rules) bool {
+	if !joins {
+		return false
 	}
+	for i := len(j.runs) - 1; i >= 0 && i >= len(j.runs)-joinBack; i-- {
+		w := j.runs[i]
+		if !w.joins || w.rules != r {
+			return false
+		}
+		if !bytes.Equal(p[12:24], w.head[12:24]) { // addresses and ports
+			continue
+		}
+		switch {
+		case w.continues(p, head):
+			w.append(p, head)
+		case w.isReplaced(p, head):
+			copy(w.head[:head], p)
+		default:
+			return false
+		}
+		return true
+	}
+	return false
+}
+
+func newRun(p []byte, head int, joins bool, r *rules) *run {
+	w := runs.Get().(*run)
+	w.rules, w.joins, w.length, w.size = r, joins, head, 0
+	copy(w.head[:head], p)
+	w.append(p, head)
+	return w
+}
+
+func (w *run) append(p []byte, head int) {
+	if w.joins {
+		w.next = binary.BigEndian.Uint32(p[24:]) + uint32(len(p)-head)
+		w.head[33] |= p[33] & tcpFlagPsh
+	}
+	p = p[head:]
+	w.size += len(p)
+	if n := len(w.views); n > 0 {
+		tail := w.views[n-1]
+		k, _ := tail.Write(p[:min(len(p), tail.AvailableSize())]) // writes what there is room for
+		if p = p[k:]; len(p) > 0 {
+			w.views = append(w.views, buffer.NewView(viewSize))
+			_, _ = w.views[n].Write(p)
+		}
+	} else if len(p) > 0 {
+		w.views = append(w.views, buffer.NewViewWithData(p))
+	}
+}
+
+// release gives back what a run that was not passed on holds, and the run.
+func (w *run) release() {
+	for _, v := range w.views {
+		v.Release()
+	}
+	w.free()
+}
+
+func (w *run) free() {
+	clear(w.views)
+	w.rules, w.views = nil, w.views[:0]
+	runs.Put(w)
 }
 
 const (
@@ -63,77 +161,106 @@ const (
 )
 
 // joinable reports whether p is a TCP segment that says nothing that must be
-// seen on its own, and how long its headers are. judge has found the IP header
-// well formed.
+// seen on its own, and how long its headers are; of any other packet, the 20
+// bytes that judge has seen.
 func joinable(p []byte) (head int, ok bool) {
 	const moreFragments, offset = 0x2000, 0x1fff
 	if len(p) < 40 || p[0] != 0x45 || p[9] != protocolTCP || binary.BigEndian.Uint16(p[6:])&(moreFragments|offset) != 0 {
-		return 0, false
+		return 20, false
 	}
 	head = 20 + int(p[32]>>4)*4
-	return head, head >= 40 && head <= len(p) && p[33]&^tcpFlagPsh == tcpFlagAck
-}
-
-// continues reports whether p is the next piece of the run.
-func (j *joiner) continues(p []byte, head int) bool {
-	if j.size == 0 || head != j.head || j.head+j.size+len(p)-head > maxPacket || binary.BigEndian.Uint32(p[24:]) != j.next {
-		return false
+	if head < 40 || head > len(p) || p[33]&^tcpFlagPsh != tcpFlagAck {
+		return 20, false
 	}
-	first := j.parts[0]
-	return p[1] == first[1] && // type of service, with its congestion bits
-		bytes.Equal(p[12:24], first[12:24]) && // addresses and ports
-		bytes.Equal(p[28:32], first[28:32]) && // acknowledgement
-		bytes.Equal(p[34:36], first[34:36]) && // window
-		bytes.Equal(p[40:head], first[40:head]) // options
+	return head, true
 }
 
-// replaces reports whether p is an acknowledgement that makes the one before it
+// continues reports whether p is the next piece.
+func (w *run) continues(p []byte, head int) bool {
+	return w.size > 0 && len(p) > head && head == w.length && head+w.size+len(p)-head <= maxPacket &&
+		binary.BigEndian.Uint32(p[24:]) == w.next &&
+		p[1] == w.head[1] && // type of service, with its congestion bits
+		bytes.Equal(p[28:32], w.head[28:32]) && // acknowledgement
+		bytes.Equal(p[34:36], w.head[34:36]) && // window
+		bytes.Equal(p[40:head], w.head[40:head]) // options
+}
+
+// isReplaced reports whether p is an acknowledgement that makes this one
 // superfluous: it says more of the same. One that repeats it, or names gaps
 // (RFC 2018), is news.
-func (j *joiner) replaces(p []byte, head int) bool {
-	if len(j.parts) != 1 || j.size != 0 || head != j.head || head != 40 && (head != 52 || !bytes.Equal(p[40:44], timestamps)) {
+func (w *run) isReplaced(p []byte, head int) bool {
+	if w.size > 0 || len(p) != head || head != w.length || head != 40 && (head != 52 || !bytes.Equal(p[40:44], timestamps)) {
 		return false
 	}
-	last := j.parts[0]
-	return p[1] == last[1] && bytes.Equal(p[12:28], last[12:28]) && p[33] == last[33] && // as in continues, and the same place
-		int32(binary.BigEndian.Uint32(p[28:])-binary.BigEndian.Uint32(last[28:])) > 0
+	return p[1] == w.head[1] && bytes.Equal(p[24:28], w.head[24:28]) && p[33] == w.head[33] && // as in continues, and the same place
+		int32(binary.BigEndian.Uint32(p[28:])-binary.BigEndian.Uint32(w.head[28:])) > 0
 }
 
 // timestamps begin the options of most segments: two fillers, then RFC 7323's.
 var timestamps = []byte{1, 1, 8, 10}
 
-// flush hands the run to the stack.
-func (j *joiner) flush() {
-	if len(j.parts) == 0 {
-		return
-	}
-	first, last := j.parts[0], j.parts[len(j.parts)-1]
-	binary.BigEndian.PutUint16(first[2:], uint16(j.head+j.size))
-	first[33] |= last[33] & tcpFlagPsh
-	if len(j.parts) == 1 {
-		j.n.inject(first[:j.head], first[j.head:])
-	} else {
-		data := buffer.NewView(j.size)
-		for _, p := range j.parts {
-			_, _ = data.Write(p[j.head:]) // grows where it must
+// hand gives the stack what comes, until close.
+func (j *joiner) hand() {
+	for w := j.first(); w != nil; w = j.first() {
+		j.passing.Lock()
+		if r := j.n.rules.Load(); r == w.rules || r.still(w.head[:w.length]) {
+			w.pass(j.n)
+		} else {
+			j.n.count.add(dropChanged)
+			w.release()
 		}
-		j.n.injectView(first[:j.head], data)
+		j.passing.Unlock()
 	}
-	clear(j.parts)
-	j.parts, j.size = j.parts[:0], 0
 }
 
-// inject hands the stack one packet. Checksums are not looked at, see newNetStack.
-func (n *netStack) inject(head, data []byte) {
-	n.injectView(head, buffer.NewViewWithData(data))
+func (j *joiner) first() *run {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for len(j.runs) == 0 {
+		if j.closed {
+			return nil
+		}
+		j.work.Wait()
+	}
+	w := j.runs[0]
+	j.runs[0] = nil
+	j.runs = j.runs[1:]
+	j.room.Signal()
+	return w
 }
 
-// injectView gives headers a view of their own: the stack copies a shared view
-// whole to look at a header in it.
-func (n *netStack) injectView(head []byte, data *buffer.View) {
-	b := buffer.MakeWithView(buffer.NewViewWithData(head))
-	_ = b.Append(data) // fails only when b is in use elsewhere
+// pass gives headers a view of their own: the stack copies a shared view whole
+// to look at a header in it. Checksums are not looked at, see newNetStack.
+func (w *run) pass(n *netStack) {
+	binary.BigEndian.PutUint16(w.head[2:], uint16(w.length+w.size))
+	b := buffer.MakeWithView(buffer.NewViewWithData(w.head[:w.length]))
+	for _, v := range w.views {
+		part := buffer.MakeWithView(v)
+		b.Merge(&part)
+	}
+	w.free()
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: b})
 	n.link.InjectInbound(ipv4.ProtocolNumber, pkt)
 	pkt.DecRef()
+}
+
+// settle returns when no packet can reach the stack any more that rules from
+// before would have let in and those of now would not.
+func (j *joiner) settle() {
+	j.passing.Lock()
+	defer j.passing.Unlock()
+}
+
+// close forgets what waits, and returns when the stack is left alone.
+func (j *joiner) close() {
+	j.mu.Lock()
+	j.closed = true
+	for _, w := range j.runs {
+		w.release()
+	}
+	j.runs = nil
+	j.room.Broadcast()
+	j.work.Broadcast()
+	j.mu.Unlock()
+	j.settle()
 }

@@ -296,14 +296,6 @@ func headerSum(p []byte) []byte {
 	return p
 }
 
-// answered reports whether the private endpoint answers a ping through the
-// session.
-func (h *hostile) answered() bool {
-	h.t.Helper()
-	h.write(h.transport(echo(h.address, registry, 32)))
-	return isPong(h.packet(patience), h.address)
-}
-
 func isPong(p []byte, to netip.Addr) bool {
 	return len(p) >= 28 && p[9] == 1 && p[20] == 0 && [4]byte(p[12:16]) == registry.As4() && [4]byte(p[16:20]) == to.As4()
 }

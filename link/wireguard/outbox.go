@@ -1,21 +1,20 @@
 package wireguard
 
-import (
-	"sync"
-)
+import "sync"
 
 // outbox sends what a network's device hands over, in order. The device hands
 // over a few packets at a time, because each that it may hold costs 64 KiB
 // (see readBatch); the outbox joins those for one receiver while a send is under
-// way, so that the kernel is called as rarely as if it were many at a time. It
-// has a goroutine only while there is something to send.
+// // way, so that the kernel is called as rarely as if it were many at a time. Its
+// goroutine begins with the first datagram.
 type outbox struct {
 	socket *socket
 
 	mu      sync.Mutex
-	room    sync.Cond
-	trains  []*train // to send; the last may still grow
-	sending bool
+	room    sync.Cond // in trains
+	work    sync.Cond // in trains
+	trains  []*train  // to send; the last may still grow
+	started bool
 	closed  bool
 }
 
@@ -37,7 +36,7 @@ const maxTrains = 16
 
 func newOutbox(s *socket) *outbox {
 	o := &outbox{socket: s}
-	o.room.L = &o.mu
+	o.room.L, o.work.L = &o.mu, &o.mu
 	return o
 }
 
@@ -46,6 +45,10 @@ func newOutbox(s *socket) *outbox {
 func (o *outbox) put(bufs [][]byte, to *endpoint) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if !o.started && !o.closed {
+		o.started = true
+		go o.send()
+	}
 	for _, b := range bufs {
 		for len(o.trains) >= maxTrains && !o.closed && !o.last().takes(b, to) {
 			o.room.Wait()
@@ -58,13 +61,10 @@ func (o *outbox) put(bufs [][]byte, to *endpoint) {
 			t = trains.Get().(*train)
 			t.to, t.segment, t.size, t.ended = to, len(b), 0, false
 			o.trains = append(o.trains, t)
+			o.work.Signal()
 		}
 		t.size += copy(t.data[t.size:], b)
 		t.ended = len(b) < t.segment
-	}
-	if !o.sending && len(o.trains) > 0 {
-		o.sending = true
-		go o.send()
 	}
 }
 
@@ -79,23 +79,29 @@ func (t *train) takes(b []byte, to *endpoint) bool {
 	return t.to == to && !t.ended && len(b) <= t.segment && t.size+len(b) <= len(t.data) && t.size/t.segment < maxSegments
 }
 
+// send sends what comes, until close.
 func (o *outbox) send() {
-	for {
-		o.mu.Lock()
-		if len(o.trains) == 0 {
-			o.sending = false
-			o.mu.Unlock()
-			return
-		}
-		t := o.trains[0]
-		o.trains[0] = nil
-		o.trains = o.trains[1:]
-		o.room.Signal()
-		o.mu.Unlock()
+	for t := o.first(); t != nil; t = o.first() {
 		o.socket.send(t)
 		t.to = nil
 		trains.Put(t)
 	}
+}
+
+func (o *outbox) first() *train {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.trains) == 0 {
+		if o.closed {
+			return nil
+		}
+		o.work.Wait()
+	}
+	t := o.trains[0]
+	o.trains[0] = nil
+	o.trains = o.trains[1:]
+	o.room.Signal()
+	return t
 }
 
 // close forgets what waits.
@@ -104,4 +110,5 @@ func (o *outbox) close() {
 	defer o.mu.Unlock()
 	o.closed, o.trains = true, nil
 	o.room.Broadcast()
+	o.work.Broadcast()
 }

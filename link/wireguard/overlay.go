@@ -2,7 +2,6 @@ package wireguard
 
 import (
 	"fmt"
-	"log/slog"
 	"maps"
 	"net"
 	"net/netip"
@@ -30,12 +29,12 @@ type overlay struct {
 
 func (s *Switch) create(w network.Wanted) (*overlay, error) {
 	key := PrivateKey(w.PrivateKey)
-	n, err := newNetStack(DefaultMTU)
+	n, err := newNetStack(DefaultMTU, &s.totals.drops)
 	if err != nil {
 		return nil, err
 	}
-	o := &overlay{name: w.Key, key: key, sw: s, port: newPort(s, key.Public()), stack: n, peers: map[PublicKey]netip.Addr{}, resolvers: map[netip.Addr]func(){}}
-	o.device = device.NewDevice(n, o.port, deviceLogger(s.log.With("network", w.Key)))
+	o := &overlay{name: w.Key, key: key, sw: s, port: newPort(s, key.Public(), &n.count), stack: n, peers: map[PublicKey]netip.Addr{}, resolvers: map[netip.Addr]func(){}}
+	o.device = device.NewDevice(n, o.port, counting(s.log.With("network", w.Key), &n.count, &s.totals))
 	if err := o.begin(w); err != nil {
 		o.close()
 		return nil, err
@@ -217,14 +216,4 @@ func call(at netip.AddrPort, key PublicKey, keepalive int) string {
 func (o *overlay) close() {
 	o.sw.router.remove(o.port)
 	o.device.Close()
-}
-
-// deviceLogger passes on wireguard-go's errors, for who asks: one of them is
-// that a member is absent whom another one called, as often as it calls. What
-// it says in between names every packet.
-func deviceLogger(l *slog.Logger) *device.Logger {
-	return &device.Logger{
-		Verbosef: device.DiscardLogf,
-		Errorf:   func(format string, args ...any) { l.Debug("wireguard", "err", fmt.Sprintf(format, args...)) },
-	}
 }

@@ -21,8 +21,9 @@ type port struct {
 
 var _ conn.Bind = (*port)(nil)
 
-func newPort(sw *Switch, key PublicKey) *port {
-	p := &port{sw: sw, inbox: newInbox(), out: newOutbox(sw.socket)}
+// newPort counts in d what does not fit the inbox.
+func newPort(sw *Switch, key PublicKey, d *drops) *port {
+	p := &port{sw: sw, inbox: newInbox(d), out: newOutbox(sw.socket)}
 	p.mac.Store(newMac1(key))
 	return p
 }
@@ -61,11 +62,14 @@ func (p *port) Send(bufs [][]byte, ep conn.Endpoint) error {
 	if !ok {
 		return conn.ErrWrongEndpointType
 	}
+	size := 0
 	for _, b := range bufs {
 		if err := p.sw.router.sent(p, b, to.dst); err != nil {
 			return err
 		}
+		size += len(b)
 	}
+	p.sw.totals.sent.Add(uint64(size))
 	p.out.put(bufs, to)
 	return nil
 }
@@ -80,7 +84,7 @@ type inbox struct {
 	held   int // bytes of buffers in queue
 	closed bool
 
-	dropped atomic.Uint64 // datagrams that did not fit
+	drops *drops
 
 	cur parcel // what receive has begun to hand out; its caller is one goroutine
 }
@@ -98,8 +102,8 @@ type parcel struct {
 	from    *endpoint
 }
 
-func newInbox() *inbox {
-	b := &inbox{}
+func newInbox(d *drops) *inbox {
+	b := &inbox{drops: d}
 	b.ready.L = &b.mu
 	return b
 }
@@ -109,7 +113,7 @@ func (b *inbox) put(p parcel) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed || b.held+len(p.buf.data) > maxHeld {
-		b.dropped.Add(uint64((len(p.data) + p.segment - 1) / p.segment))
+		b.drops.addN(dropBusy, uint64((len(p.data)+p.segment-1)/p.segment))
 		p.buf.free()
 		return
 	}

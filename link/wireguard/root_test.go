@@ -86,6 +86,7 @@ func (s *site) want(n *linktest.Namespace, want string, args ...string) {
 // resolver is 168.63.129.16, and two networks with the same address space in one
 // server are told apart.
 func TestRootStandardClientsInOverlappingNetworks(t *testing.T) {
+	t.Parallel()
 	linktest.RequireRoot(t)
 	s := newSite(t)
 	contoso, fabrikam := s.network("contoso", laptop, builder), s.network("fabrikam", laptop)
@@ -181,6 +182,7 @@ func TestRootRestartIsNotFelt(t *testing.T) {
 
 // The file that cove writes is one that wg-quick takes as it is.
 func TestRootWgQuick(t *testing.T) {
+	t.Parallel()
 	linktest.RequireRoot(t)
 	s := newSite(t)
 	n, c := s.machine(s.network("contoso", laptop), laptop)

@@ -41,6 +41,7 @@ var errIndexTaken = errors.New("the handshake's random index is in use by anothe
 type router struct {
 	now   func() time.Time
 	limit *limiter
+	drops *drops // of what is for no network
 
 	mu      sync.RWMutex
 	ports   []*port // never modified, replaced
@@ -59,8 +60,8 @@ type slot struct {
 // hashing, so it may be forgotten.
 const maxKnown = 1 << 16
 
-func newRouter(now func() time.Time) *router {
-	return &router{now: now, limit: newLimiter(), indices: map[uint32]slot{}, known: map[netip.Addr]slot{}, swept: now()}
+func newRouter(now func() time.Time, d *drops) *router {
+	return &router{now: now, limit: newLimiter(), drops: d, indices: map[uint32]slot{}, known: map[netip.Addr]slot{}, swept: now()}
 }
 
 // datagram types and lengths: WireGuard protocol, sections 5.4.2 to 5.4.7.
@@ -73,8 +74,9 @@ const (
 // reads the socket may call it: the networks' hash states are its own.
 func (r *router) route(d []byte, from netip.AddrPort) *port {
 	if len(d) < minDatagram {
-		return nil
+		return r.nobody(dropStranger)
 	}
+	var p *port
 	switch binary.LittleEndian.Uint32(d) {
 	case device.MessageInitiationType:
 		if len(d) == device.MessageInitiationSize {
@@ -82,15 +84,29 @@ func (r *router) route(d []byte, from netip.AddrPort) *port {
 		}
 	case device.MessageResponseType:
 		if len(d) == device.MessageResponseSize {
-			return r.byIndex(binary.LittleEndian.Uint32(d[8:]), from)
+			p = r.byIndex(binary.LittleEndian.Uint32(d[8:]), from)
 		}
 	case device.MessageCookieReplyType:
 		if len(d) == device.MessageCookieReplySize {
-			return r.byIndex(binary.LittleEndian.Uint32(d[4:]), from)
+			p = r.byIndex(binary.LittleEndian.Uint32(d[4:]), from)
 		}
 	case device.MessageTransportType:
-		return r.byIndex(binary.LittleEndian.Uint32(d[4:]), from)
+		p = r.transport(d, from)
 	}
+	if p == nil {
+		return r.nobody(dropStranger)
+	}
+	return p
+}
+
+// transport is route for a datagram that is known to be a transport packet; it
+// counts nothing.
+func (r *router) transport(d []byte, from netip.AddrPort) *port {
+	return r.byIndex(binary.LittleEndian.Uint32(d[4:]), from)
+}
+
+func (r *router) nobody(why verdict) *port {
+	r.drops.add(why)
 	return nil
 }
 
@@ -119,7 +135,7 @@ func (r *router) byIndex(i uint32, from netip.AddrPort) *port {
 func (r *router) initiation(d []byte, from netip.AddrPort) *port {
 	now := r.now()
 	if !r.limit.source(from.Addr(), now) {
-		return nil
+		return r.nobody(dropRation)
 	}
 	r.mu.RLock()
 	ports, hint := r.ports, r.known[from.Addr()].port
@@ -128,14 +144,14 @@ func (r *router) initiation(d []byte, from netip.AddrPort) *port {
 		return hint
 	}
 	if !r.limit.strangers(len(ports), now) {
-		return nil
+		return r.nobody(dropRation)
 	}
 	for _, p := range ports {
 		if p != hint && p.mac.Load().fits(d) {
 			return p
 		}
 	}
-	return nil
+	return r.nobody(dropStranger)
 }
 
 // sent learns from what a network sends. It returns an error if the datagram

@@ -29,11 +29,11 @@ type crossing struct {
 
 func newCrossing(networks int) *crossing {
 	c := &clock{time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)}
-	x := &crossing{router: newRouter(c.now), clock: c}
+	x := &crossing{router: newRouter(c.now, new(drops)), clock: c}
 	sw := &Switch{kick: make(chan struct{}, 1)}
 	for range networks {
 		key := NewPrivateKey().Public()
-		p := newPort(sw, key)
+		p := newPort(sw, key, new(drops))
 		x.add(p)
 		x.all, x.keys = append(x.all, p), append(x.keys, key)
 	}

@@ -3,7 +3,6 @@ package wireguard
 import (
 	"encoding/binary"
 	"net/netip"
-	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 )
@@ -24,27 +23,36 @@ type verdict uint8
 const (
 	toStack verdict = iota
 	toMember
-	dropNotIPv4
+	dropIPv6 // there is none inside networks
 	dropMalformed
+	dropSource  // an address that is not its sender's
 	dropOutside // a destination that is neither ours nor in the network's prefixes
 	dropNobody  // in the prefixes, and nobody has the address
 	dropExpired // its TTL
 	dropTooBig  // for the next tunnel
 	dropQueueFull
-	dropGroup // a security group's rules
+	dropGroup   // a security group's rules
+	dropChanged // let in by rules that have changed since
+	dropBusy    // the network's queue is full
+	// Of datagrams, before they are anybody's packets:
+	dropHandshake // an unknown key, or a handshake that is not later than the last
+	dropRation    // an initiation beyond what its source, or all, may cost
+	dropStranger  // for no network of ours
 	verdicts
 )
 
 var dropNames = [verdicts]string{
-	dropNotIPv4: "not IPv4", dropMalformed: "malformed", dropOutside: "outside the network", dropNobody: "no such member",
+	dropIPv6: "IPv6", dropSource: "another's source address", dropMalformed: "malformed", dropOutside: "outside the network", dropNobody: "no such member",
 	dropExpired: "TTL expired", dropTooBig: "too big", dropQueueFull: "queue full", dropGroup: "security group",
+	dropChanged: "no longer allowed", dropBusy: "network busy", dropHandshake: "handshake refused", dropRation: "handshake ration",
+	dropStranger: "no such network",
 }
 
 // judge decides about p. Nothing leads out of the network: a packet is for us,
 // for another member of the same network, or for nobody.
 func (r *rules) judge(p []byte) verdict {
 	if len(p) == 0 || p[0]>>4 != 4 {
-		return dropNotIPv4
+		return dropIPv6
 	}
 	if len(p) < 20 || int(p[0]&15)*4 < 20 || int(p[0]&15)*4 > len(p) || int(binary.BigEndian.Uint16(p[2:])) != len(p) {
 		return dropMalformed
@@ -63,6 +71,16 @@ func (r *rules) judge(p []byte) verdict {
 		return dropTooBig
 	}
 	return toMember
+}
+
+// still reports whether a packet for us that other rules have let in is let in
+// by these. head is what joinable says of it.
+func (r *rules) still(head []byte) bool {
+	if !r.ours[[4]byte(head[16:20])] || r.members != nil && !r.members[[4]byte(head[12:16])] {
+		return false
+	}
+	// Without its ports a packet cannot be asked about; who sent it sends another.
+	return r.filter == nil || len(head) >= 40 && r.Admit(head, toStack)
 }
 
 func (r *rules) inside(a netip.Addr) bool {
@@ -105,8 +123,3 @@ func fragmentationNeeded(dst, p []byte, mtu int) int {
 	binary.BigEndian.PutUint16(d[22:], ^checksum.Checksum(d[20:], 0))
 	return size
 }
-
-// drops counts packets by why they were dropped.
-type drops [verdicts]atomic.Uint64
-
-func (d *drops) add(why verdict) { d[why].Add(1) }

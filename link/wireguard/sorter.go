@@ -1,6 +1,7 @@
 package wireguard
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"slices"
@@ -36,17 +37,20 @@ func (s *Switch) read(in *receiver) {
 		if err != nil {
 			continue // an ICMP error of some peer; the socket is fine
 		}
+		var size uint64
 		for i := range n {
-			t.sort(i)
+			size += uint64(t.sort(i))
 		}
+		s.totals.received.Add(size)
 		t.deliver()
 	}
 }
 
-func (t *sorter) sort(i int) {
+// sort gathers an arrival, or hands on what is in it, and returns its length.
+func (t *sorter) sort(i int) int {
 	a := t.in.arrival(i)
 	if len(a.data) == 0 {
-		return
+		return 0
 	}
 	p, all := t.common(a)
 	if !all {
@@ -58,10 +62,10 @@ func (t *sorter) sort(i int) {
 				p.inbox.put(parcel{buf, buf.data[:copy(buf.data, d)], len(d), from})
 			}
 		}
-		return
+		return len(a.data)
 	}
 	if p == nil {
-		return
+		return len(a.data)
 	}
 	from := t.endpoint(a)
 	if len(t.train) > 0 && (p != t.to || from != t.from || a.segment != t.segment || t.size%t.segment != 0 || t.size+len(a.data) > maxDatagram) {
@@ -69,6 +73,7 @@ func (t *sorter) sort(i int) {
 	}
 	t.to, t.from, t.segment = p, from, a.segment
 	t.train, t.size = append(t.train, i), t.size+len(a.data)
+	return len(a.data)
 }
 
 func (t *sorter) endpoint(a arrival) *endpoint {
@@ -109,10 +114,10 @@ func (t *sorter) common(a arrival) (*port, bool) {
 	var p *port
 	for i := 0; i < len(a.data); i += a.segment {
 		d := a.data[i:min(i+a.segment, len(a.data))]
-		if len(d) < minDatagram || d[0] != device.MessageTransportType {
+		if len(d) < minDatagram || binary.LittleEndian.Uint32(d) != device.MessageTransportType {
 			return nil, false
 		}
-		q := t.router.route(d, a.from)
+		q := t.router.transport(d, a.from)
 		if q == nil || i > 0 && q != p {
 			return nil, false
 		}

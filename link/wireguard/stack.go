@@ -63,7 +63,8 @@ type netStack struct {
 	done   chan struct{}
 	once   sync.Once
 
-	cut cutter // of the goroutine that calls Read
+	join *joiner
+	cut  cutter // of the goroutine that calls Read
 }
 
 var _ tun.Device = (*netStack)(nil)
@@ -72,7 +73,8 @@ var hubBufs = sync.Pool{New: func() any { return new([hubBuf]byte) }}
 
 const hubBuf = 2048
 
-func newNetStack(mtu int) (*netStack, error) {
+// newNetStack counts what it drops with all, if that is not nil.
+func newNetStack(mtu int, all *drops) (*netStack, error) {
 	n := &netStack{
 		mtu:    mtu,
 		link:   channel.New(queueLength, uint32(mtu), ""),
@@ -81,6 +83,8 @@ func newNetStack(mtu int) (*netStack, error) {
 		wakeup: make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
+	n.join = newJoiner(n)
+	n.count.all = all
 	n.rules.Store(&rules{mtu: mtu})
 	n.link.SupportedGSOKind = stack.HostGSOSupported
 	// What arrives was authenticated by WireGuard; a checksum proves less.
@@ -150,6 +154,7 @@ func (n *netStack) setRules(want *rules) error {
 	// From here on nothing reaches an address that was removed, and Accept
 	// gives out no connection to it.
 	n.rules.Store(want)
+	n.join.settle()
 	n.abort(func(local, remote [4]byte) bool {
 		return have.ours[local] && !want.ours[local] || have.members[remote] && !want.members[remote]
 	})
@@ -182,8 +187,6 @@ func (n *netStack) abort(gone func(local, remote [4]byte) bool) {
 // known to be its sender's own address.
 func (n *netStack) Write(bufs [][]byte, offset int) (int, error) {
 	r := n.rules.Load()
-	j := joiners.Get().(*joiner)
-	j.n = n
 	for _, b := range bufs {
 		p := b[offset:]
 		why := r.judge(p)
@@ -192,7 +195,7 @@ func (n *netStack) Write(bufs [][]byte, offset int) (int, error) {
 		}
 		switch why {
 		case toStack:
-			j.add(p)
+			n.join.add(p, r)
 		case toMember:
 			n.relay(p)
 		case dropTooBig:
@@ -202,8 +205,6 @@ func (n *netStack) Write(bufs [][]byte, offset int) (int, error) {
 			n.count.add(why)
 		}
 	}
-	j.flush()
-	joiners.Put(j)
 	return len(bufs), nil
 }
 
@@ -317,6 +318,7 @@ func (n *netStack) BatchSize() int           { return writeBatch }
 func (n *netStack) Close() error {
 	n.once.Do(func() {
 		close(n.done)
+		n.join.close()
 		n.stack.Destroy()
 		n.link.Close()
 		close(n.events)

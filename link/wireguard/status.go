@@ -34,7 +34,7 @@ func (s *Switch) Status() []NetworkStatus {
 	defer s.mu.Unlock()
 	all := make([]NetworkStatus, 0, len(s.networks))
 	for name, o := range s.networks {
-		all = append(all, NetworkStatus{Network: name, Key: o.key.Public(), Peers: o.status(), Dropped: o.dropped()})
+		all = append(all, NetworkStatus{Network: name, Key: o.key.Public(), Peers: o.status(), Dropped: o.stack.count.named()})
 	}
 	return all
 }
@@ -45,16 +45,6 @@ func (o *overlay) status() []PeerStatus {
 		peers[i].Address = o.peers[peers[i].PublicKey]
 	}
 	return peers
-}
-
-func (o *overlay) dropped() map[string]uint64 {
-	all := map[string]uint64{"network busy": o.port.inbox.dropped.Load()}
-	for why, name := range dropNames {
-		if name != "" {
-			all[name] = o.stack.count[why].Load()
-		}
-	}
-	return all
 }
 
 // deviceStatus reads wireguard-go's own account, which it gives only as text.

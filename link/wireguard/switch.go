@@ -57,6 +57,7 @@ type Switch struct {
 	done   sync.WaitGroup
 	kick   chan struct{}
 	stop   chan struct{}
+	totals totals
 
 	mu       sync.Mutex // guards networks and closed; held during Apply
 	networks map[string]*overlay
@@ -74,9 +75,10 @@ func Open(c Config) (*Switch, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Switch{
-		config: c, log: c.Logger, router: newRouter(c.Now), networks: map[string]*overlay{},
+		config: c, log: c.Logger, networks: map[string]*overlay{},
 		kick: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
+	s.router = newRouter(c.Now, &s.totals.drops)
 	var err error
 	if s.socket, err = listen(c.Listen); err != nil {
 		return nil, err

@@ -3,7 +3,6 @@ package wireguard
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
@@ -33,7 +32,7 @@ func Dial(ctx context.Context, c MemberConfig) (*Tunnel, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := newNetStack(c.mtu())
+	n, err := newNetStack(c.mtu(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +49,7 @@ func Dial(ctx context.Context, c MemberConfig) (*Tunnel, error) {
 
 // start makes a device on t that calls the server at once. It owns t.
 func (c MemberConfig) start(t tun.Device, at netip.AddrPort) (*device.Device, error) {
-	d := device.NewDevice(t, conn.NewDefaultBind(), deviceLogger(slog.New(slog.DiscardHandler)))
+	d := device.NewDevice(t, conn.NewDefaultBind(), device.NewLogger(device.LogLevelSilent, ""))
 	if err := d.IpcSet("private_key=" + c.PrivateKey.hex() + "\n"); err != nil {
 		d.Close()
 		return nil, err
