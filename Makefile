@@ -11,12 +11,13 @@ TOOLS := $(CURDIR)/.cache/tools
 STATICCHECK := $(TOOLS)/staticcheck@v0.8.2
 GOFUMPT := $(TOOLS)/gofumpt@v0.12.0
 CRANE := $(TOOLS)/crane@v0.22.1
+HELM := $(TOOLS)/helm@v3.22.0
 
-PACKAGES_TEST := dnsmasq-base unbound squid nftables postgresql skopeo docker.io containerd podman buildah bind9-dnsutils wireguard-tools wireguard-go iproute2 busybox-static curl jq procps openssl ca-certificates azure-cli
+PACKAGES_TEST := dnsmasq-base unbound bind9 squid nftables postgresql skopeo docker.io containerd podman buildah bind9-dnsutils wireguard-tools wireguard-go iproute2 busybox-static curl jq procps openssl ca-certificates azure-cli
 PACKAGES_WALK := skopeo bind9-dnsutils wireguard-tools iproute2 busybox-static curl openssl
 
 # Every test of both modules; bin/rows reads how they went and fails for them.
-TESTS = export COVE=$(CURDIR)/bin/cove CRANE=$(CRANE); { go test -json -p 2 -timeout 30m $(1) ./... || :; cd sdktest && go test -json -timeout 10m ./... || :; }
+TESTS = export COVE=$(CURDIR)/bin/cove CRANE=$(CRANE) HELM=$(HELM); { go test -json -p 2 -timeout 30m $(1) ./... || :; cd sdktest && go test -json -timeout 10m ./... || :; }
 
 .PHONY: build run test test-unprivileged race lint soak bench conformance canipull clean
 .PHONY: bin/cove bin/rows
@@ -34,7 +35,7 @@ run: bin/cove $(CRANE)
 	@if [ "$$(id -u)" = 0 ] && [ -c /dev/net/tun ]; then make/need.sh $(PACKAGES_WALK); fi
 	@COVE=$(CURDIR)/bin/cove CRANE=$(CRANE) ONCE=$(ONCE) scenarios/main-job.sh
 
-test: bin/cove bin/rows $(CRANE)
+test: bin/cove bin/rows $(CRANE) $(HELM)
 	@if [ "$$(id -u)" != 0 ]; then echo "make test needs root for network namespaces and container engines; make test-unprivileged runs the rest" >&2; exit 2; fi
 	@make/need.sh $(PACKAGES_TEST)
 	@$(call TESTS) | bin/rows -out docs/rows.md
@@ -55,7 +56,7 @@ lint: $(STATICCHECK) $(GOFUMPT)
 # What takes longer than 30 s a test. Seeds are printed; results go to docs/soak.md.
 soak: bin/cove bin/rows $(CRANE)
 	@if [ "$$(id -u)" = 0 ]; then make/need.sh $(PACKAGES_TEST); fi
-	@COVE=$(CURDIR)/bin/cove CRANE=$(CRANE) go test -tags soak -json -p 1 -timeout 120m -run '^TestSoak' ./soak | bin/rows
+	@COVE=$(CURDIR)/bin/cove CRANE=$(CRANE) go test -tags soak -json -p 1 -timeout 120m -run '^TestSoak' ./soak ./link/wireguard | bin/rows
 
 bench: bin/cove
 	@if [ "$$(id -u)" = 0 ]; then make/need.sh wrk bc curl procps; fi
@@ -79,6 +80,10 @@ $(GOFUMPT):
 
 $(CRANE):
 	@mkdir -p $(TOOLS) && GOBIN=$(TOOLS)/new go install github.com/google/go-containerregistry/cmd/crane@v0.22.1 && mv $(TOOLS)/new/crane $@
+
+# It compiles for minutes.
+$(HELM):
+	@mkdir -p $(TOOLS) && GOBIN=$(TOOLS)/new go install helm.sh/helm/v3/cmd/helm@v3.22.0 && mv $(TOOLS)/new/helm $@
 
 clean:
 	@rm -rf bin .run

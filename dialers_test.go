@@ -24,6 +24,7 @@ var dials = map[string]string{
 	"cmd/cove/listen.go":       "connects a UDP socket to learn which address of ours would be used; nothing is sent",
 	"cmd/cove/check.go":        "runs at the user's: check-health and probe try the way that the user's own clients take",
 	"health/health.go":         "runs at the user's: the check's way to a registry",
+	"health/engine.go":         "runs at the user's: the sockets of this machine's container engines",
 	"health/names.go":          "runs at the user's: asks the resolver that this machine uses",
 	"health/ask.go":            "runs at the user's: asks the registry that is checked; a credential goes to it alone",
 	"cmd/cove/firewall.go":     "runs at the user's: looks up the addresses that a firewall's rules name",

@@ -9,10 +9,12 @@
 package access
 
 import (
+	"context"
 	"time"
 
 	"cove.example/cove/fault"
 	"cove.example/cove/link"
+	"cove.example/cove/reason"
 	"cove.example/cove/registry"
 )
 
@@ -38,6 +40,11 @@ type Ask struct {
 	Want      []Scope
 	Operation string // for the record: "ManifestGet", "Login", …
 	UserAgent string
+	// Referrer, of a request to delete one manifest of the registry with this
+	// UID, reports whether that manifest says that it belongs to another one: a
+	// signature, a list of contents. It is asked only about who may push and may
+	// not delete. Nil is no.
+	Referrer func(ctx context.Context, uid string) bool `json:"-"`
 }
 
 // String keeps the credential out of every log.
@@ -66,6 +73,18 @@ type Step struct {
 	Outcome Outcome `json:"outcome"`          //
 	Why     string  `json:"why"`              // one sentence
 	Reason  Reason  `json:"reason,omitempty"` // COVE-NET-003, on the step that decided
+	// At is when the step was done, and Micros how many microseconds it took;
+	// a step that was not reached has neither.
+	At     *time.Time `json:"at,omitempty"`
+	Micros int64      `json:"micros,omitempty"`
+}
+
+// Reason says why not: a code of the catalogue.
+type Reason = reason.Code
+
+func meaning(r Reason) reason.Meaning {
+	m, _ := reason.Of(string(r))
+	return m
 }
 
 // Refusal is what kind of no.
@@ -115,6 +134,7 @@ type Verdict struct {
 	Identity  Identity
 	Registry  *registry.Settings // nil: no registry has this name
 	Endpoint  string             // id of the private endpoint it came through
+	Took      time.Duration      // of the decision
 
 	keyID string // of the secret behind the credential; Link passes it on
 	rec   record

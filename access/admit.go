@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"cove.example/cove/link"
+	"cove.example/cove/reason"
 	"cove.example/cove/registry"
 )
 
@@ -13,18 +14,18 @@ import (
 func admit(f *Facts, v *Verdict) bool {
 	switch {
 	case f.Failed:
-		return refuse(v, Unavailable, CannotDecide, stageEndpoint, factMissing)
+		return refuse(v, Unavailable, reason.CannotDecide, stageEndpoint, factMissing)
 	case f.Registry == nil:
-		return refuse(v, Network, RegistryUnknown, stageEndpoint, nameUnknown)
+		return refuse(v, Network, reason.RegistryUnknown, stageEndpoint, nameUnknown)
 	}
 	if e := f.Endpoint; e != nil && f.Ask.Origin.Kind != link.Public {
 		v.Endpoint = e.ID.String()
 		v.rec.Endpoint, v.rec.Connection, v.rec.State, v.rec.LeadsTo = v.Endpoint, e.Connection.String(), e.State, e.Registry.String()
 		switch {
 		case !e.Registry.Equal(f.Registry.ID):
-			return refuse(v, Network, EndpointElsewhere, stageEndpoint, endpointElsewhere)
+			return refuse(v, Network, reason.EndpointElsewhere, stageEndpoint, endpointElsewhere)
 		case e.State != "Approved":
-			return refuse(v, Network, EndpointNotOpen, stageEndpoint, endpointNotOpen)
+			return refuse(v, Network, reason.EndpointNotOpen, stageEndpoint, endpointNotOpen)
 		}
 		v.rec.Ends[stageEndpoint] = endpointApproved
 		v.rec.Ends[stagePublic], v.rec.Ends[stageRules] = notForEndpoints, notForEndpoints
@@ -56,12 +57,12 @@ func admitInside(f *Facts, v *Verdict) bool {
 	}
 	v.rec.SubnetRule, v.rec.SubnetRules = rule, len(r.Subnets)
 	if !r.PublicAccess { // row 8: it is the public side that a service endpoint leads to
-		return refuse(v, Network, PublicAccessOff, stagePublic, publicOff)
+		return refuse(v, Network, reason.PublicAccessOff, stagePublic, publicOff)
 	}
 	v.rec.Ends[stagePublic] = publicOn
 	switch {
 	case !v.rec.From.IsValid():
-		return refuse(v, Network, AddressUnknown, stageRules, addressUnknown)
+		return refuse(v, Network, reason.AddressUnknown, stageRules, addressUnknown)
 	case rule > 0 && m.Served:
 		v.rec.Ends[stageRules] = subnetMatches
 		return true
@@ -69,22 +70,22 @@ func admitInside(f *Facts, v *Verdict) bool {
 		v.rec.Ends[stageRules] = defaultAllows
 		return true
 	case rule > 0:
-		return refuse(v, Network, KindNotServed, stageRules, kindNotServed)
+		return refuse(v, Network, reason.KindNotServed, stageRules, kindNotServed)
 	case m != nil && m.Service:
-		return refuse(v, Network, NoSubnetRule, stageRules, noSubnetRule)
+		return refuse(v, Network, reason.NoSubnetRule, stageRules, noSubnetRule)
 	}
-	return refuse(v, Network, NoServiceEndpoint, stageRules, noServiceEndpoint)
+	return refuse(v, Network, reason.NoServiceEndpoint, stageRules, noServiceEndpoint)
 }
 
 func admitPublic(r *registry.Settings, v *Verdict) bool {
 	from := v.rec.From.Unmap() // ::ffff:10.0.0.1 is 10.0.0.1 to the person who wrote the rule
 	if !r.PublicAccess {
 		v.rec.Rule = matching(r.IPRules, from) // for whoever asks what else stands in the way
-		return refuse(v, Network, PublicAccessOff, stagePublic, publicOff)
+		return refuse(v, Network, reason.PublicAccessOff, stagePublic, publicOff)
 	}
 	v.rec.Ends[stagePublic] = publicOn
 	if !from.IsValid() {
-		return refuse(v, Network, AddressUnknown, stageRules, addressUnknown)
+		return refuse(v, Network, reason.AddressUnknown, stageRules, addressUnknown)
 	}
 	if i := matching(r.IPRules, from); i > 0 {
 		v.rec.Rule, v.rec.Prefix = i, r.IPRules[i-1]
@@ -99,7 +100,7 @@ func admitPublic(r *registry.Settings, v *Verdict) bool {
 	if v.rec.Near > 0 {
 		v.rec.Prefix = r.IPRules[v.rec.Near-1]
 	}
-	return refuse(v, Network, NoRule, stageRules, noRule)
+	return refuse(v, Network, reason.NoRule, stageRules, noRule)
 }
 
 // matching returns the number, counted from 1, of the first rule that

@@ -8,6 +8,7 @@ import (
 	"cove.example/cove/directory"
 	"cove.example/cove/network"
 	"cove.example/cove/policy"
+	"cove.example/cove/reason"
 	"cove.example/cove/registry"
 	"cove.example/cove/token"
 )
@@ -24,6 +25,8 @@ type Facts struct {
 	Proof    Proof
 	Roles    []*policy.Assignment // of the proven principal, at the registry and above
 	Assumed  []*policy.Assignment // held besides these, in a supposition
+	Referrer bool                 // what is to be deleted belongs to another manifest, as its pusher has said
+	Gathered time.Duration        // how long it took to have these, but for the proof and the roles
 	// Failed says that a fact could not be had. Nothing is allowed then.
 	Failed bool
 }
@@ -48,6 +51,7 @@ type Proof struct {
 	// no secret: people paste passwords where the user name goes.
 	Claimed string
 	KeyID   string // of the secret, so that what is issued ends with it
+	TokenID string // of the token that was presented, if it is one of ours
 	// Limit is what a token is good for at most, whatever its holder may; nil
 	// is no limit of its own.
 	Limit []token.Access
@@ -119,11 +123,11 @@ func public(v *Verdict) string {
 	}
 	text := textRequired
 	switch {
-	case Reason(v.Reason) == NoCredential:
+	case Reason(v.Reason) == reason.NoCredential:
 		return text // the start of every sign-in, and no failure yet
-	case Reason(v.Reason) == NotRegistered:
+	case Reason(v.Reason) == reason.NotRegistered:
 		text = textRegistered
-	case Reason(v.Reason) == NotQuiteAnID:
+	case Reason(v.Reason) == reason.NotQuiteAnID:
 		text = textNotQuite
 	case directory.IsID(v.rec.Claimed):
 		text = textSecret

@@ -6,12 +6,14 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"cove.example/cove/directory"
 	"cove.example/cove/link"
 	"cove.example/cove/network"
 	"cove.example/cove/policy"
+	"cove.example/cove/reason"
 	"cove.example/cove/registry"
 	"cove.example/cove/token"
 )
@@ -39,9 +41,17 @@ type Guard struct {
 
 	Scoped  registry.TokenLookup // nil: registries have no tokens of their own
 	Guesses *Throttle            // nil: as many as anybody likes
+	// Observe is told how long each decision about a request took, if it is set.
+	Observe func(time.Duration)
 	// Failures gets the causes of decisions that could not be made; nil is
 	// slog.Default.
 	Failures *slog.Logger
+
+	listed struct { // see aliases
+		sync.Mutex
+		until   time.Time
+		clients map[string]bool
+	}
 }
 
 // boundTo is what a credential says of the permission mode that it was issued
@@ -66,7 +76,15 @@ func modeOf(r *registry.Settings) string {
 // it refuses.
 func (g *Guard) Check(ctx context.Context, a Ask) Verdict {
 	f := g.facts(ctx, a)
-	return g.judge(ctx, &f, func() Proof { return g.prove(ctx, &f, a.Authority) })
+	return g.observed(g.judge(ctx, &f, func() Proof { return g.prove(ctx, &f, a.Authority) }))
+}
+
+// observed passes on a decision about a request that was really made.
+func (g *Guard) observed(v Verdict) Verdict {
+	if g.Observe != nil {
+		g.Observe(v.Took)
+	}
+	return v
 }
 
 // CheckNetwork decides the network's part alone: whether the caller may speak
@@ -84,16 +102,21 @@ func (g *Guard) network(f *Facts) Verdict {
 
 // judge decides, and has the credential verified only for a caller that the
 // network has let through.
-func (g *Guard) judge(ctx context.Context, f *Facts, prove func() Proof) Verdict {
-	v := begin(f)
+func (g *Guard) judge(ctx context.Context, f *Facts, prove func() Proof) (v Verdict) {
+	v = begin(f)
+	v.rec.Took[stageArrived] = int64(f.Gathered)
+	watch := stopwatch{now: g.now, took: &v.rec.Took, last: g.now()}
+	defer watch.total(&v)
 	admitted := admit(f, &v)
-	if !admitted && !liftable(f, &v) {
+	watch.lap(stageEndpoint)
+	if !admitted && !(liftable(f, &v) && g.worthProving(ctx, f)) {
 		return v
 	}
 	f.Proof = prove()
-	if admitted && f.Proof.Failure == TooManyGuesses {
+	watch.lap(stageSignIn)
+	if admitted && f.Proof.Failure == reason.TooManyGuesses {
 		v.rec.Method, v.rec.Claimed, v.Wait = f.Proof.Method, f.Proof.Claimed, f.Proof.Wait
-		refuse(&v, Throttled, TooManyGuesses, stageSignIn, signInFailed)
+		refuse(&v, Throttled, reason.TooManyGuesses, stageSignIn, signInFailed)
 		return v
 	}
 	if f.Proof.Failure == "" && f.Proof.Identity.holdsRoles() {
@@ -108,9 +131,30 @@ func (g *Guard) judge(ctx context.Context, f *Facts, prove func() Proof) Verdict
 	if !admitted && !lift(f, &v) {
 		return v
 	}
+	f.Referrer = f.Ask.Referrer != nil && f.needsReferrer() && f.Ask.Referrer(ctx, f.Registry.UID)
 	settle(f, &v)
+	watch.lap(stagePermission)
 	v.keyID = f.Proof.KeyID
 	return v
+}
+
+// stopwatch notes how long the stages of a decision take.
+type stopwatch struct {
+	now  func() time.Time
+	took *[stages]int64
+	last time.Time
+}
+
+func (w *stopwatch) lap(at stage) {
+	now := w.now()
+	w.took[at] += int64(now.Sub(w.last))
+	w.last = now
+}
+
+func (w *stopwatch) total(v *Verdict) {
+	for _, n := range w.took {
+		v.Took += time.Duration(n)
+	}
 }
 
 func (g *Guard) now() time.Time {
@@ -132,6 +176,12 @@ func (g *Guard) missing(f *Facts, what string, err error) {
 }
 
 func (g *Guard) facts(ctx context.Context, a Ask) Facts {
+	f := g.gather(ctx, a)
+	f.Gathered = g.now().Sub(f.Now)
+	return f
+}
+
+func (g *Guard) gather(ctx context.Context, a Ask) Facts {
 	f := Facts{Ask: a, Now: g.now(), Trusted: g.Trusted}
 	reg, err := g.Registries.ByHost(ctx, a.Host)
 	if err != nil {
@@ -163,17 +213,17 @@ func (g *Guard) prove(ctx context.Context, f *Facts, authority string) Proof {
 	c, ok := parseAuthorization(authority)
 	switch {
 	case !ok:
-		return Proof{Method: c.method, Failure: CredentialUnread}
+		return Proof{Method: c.method, Failure: reason.CredentialUnread}
 	case c.method == ByNothing:
 		return Proof{Method: ByNothing}
 	case f.Ask.Capitals:
-		return Proof{Method: c.method, Failure: HostCapitals}
+		return Proof{Method: c.method, Failure: reason.HostCapitals}
 	case c.method == ByPassword:
 		return g.password(ctx, f, c.user, c.password)
 	}
 	claims, err := g.Tokens.VerifyRegistry(c.password, f.Registry.Host, f.Registry.UID)
 	if err != nil {
-		return Proof{Method: ByToken, Failure: tokenReason(err)}
+		return Proof{Method: ByToken, Failure: tokenReason(err), TokenID: idOf(claims)}
 	}
 	return g.standing(ctx, f, ByToken, claims)
 }
@@ -186,13 +236,13 @@ func (g *Guard) password(ctx context.Context, f *Facts, user, password string) P
 	}
 	try := g.Guesses.Guess(f.Ask.Origin, f.Registry.UID, user, password)
 	if wait := g.Guesses.Wait(try, f.Now); wait > 0 {
-		return Proof{Method: ByPassword, Failure: TooManyGuesses, Wait: wait}
+		return Proof{Method: ByPassword, Failure: reason.TooManyGuesses, Wait: wait}
 	}
 	p := g.userAndPassword(ctx, f, user, password)
 	switch p.Failure {
 	case "":
 		g.Guesses.Succeeded(try, f.Now)
-	case WrongCredential, NotRegistered:
+	case reason.WrongCredential, reason.NotRegistered:
 		g.Guesses.Failed(try, f.Now)
 	}
 	return p
@@ -200,14 +250,18 @@ func (g *Guard) password(ctx context.Context, f *Facts, user, password string) P
 
 func (g *Guard) userAndPassword(ctx context.Context, f *Facts, user, password string) Proof {
 	p := Proof{Method: ByPassword}
-	if strings.EqualFold(user, f.Registry.Name) {
+	// A name of the same length in bytes folds to letters of ASCII from letters
+	// of ASCII only: "ſ" is no s and "K" (the kelvin's) no k. Were they, each such
+	// spelling would be an identity of its own to Throttle.Guess, with guesses at
+	// one and the same password.
+	if len(user) == len(f.Registry.Name) && strings.EqualFold(user, f.Registry.Name) {
 		p.Claimed = f.Registry.Name
 		id, right := f.Registry.AdminPassword(user, password)
 		switch {
 		case !f.Registry.AdminUser:
-			p.Failure = AdminOff
+			p.Failure = reason.AdminOff
 		case !right:
-			p.Failure = WrongCredential
+			p.Failure = reason.WrongCredential
 		default:
 			p.Identity, p.KeyID = Identity{Name: f.Registry.Name, Kind: KindAdmin}, id
 		}
@@ -234,7 +288,7 @@ func (g *Guard) tokenAsPassword(ctx context.Context, f *Facts, raw string) Proof
 		claims, err = g.Tokens.VerifyRegistry(raw, f.Registry.Host, f.Registry.UID)
 	}
 	if err != nil {
-		return Proof{Method: ByPassword, Failure: tokenReason(err)}
+		return Proof{Method: ByPassword, Failure: tokenReason(err), TokenID: idOf(claims)}
 	}
 	return g.standing(ctx, f, ByPassword, claims)
 }
@@ -242,7 +296,7 @@ func (g *Guard) tokenAsPassword(ctx context.Context, f *Facts, raw string) Proof
 // standing says what a verified token is worth now: its holder may have been
 // disabled, and the secret that bought it removed, since it was issued.
 func (g *Guard) standing(ctx context.Context, f *Facts, by Method, c *token.RegistryClaims) Proof {
-	p := Proof{Method: by, KeyID: c.Credential}
+	p := Proof{Method: by, KeyID: c.Credential, TokenID: c.ID}
 	if c.Grant == "access_token" {
 		p.Limit, p.Until = c.Access, time.Unix(c.Expires, 0)
 		if p.Limit == nil {
@@ -252,10 +306,10 @@ func (g *Guard) standing(ctx context.Context, f *Facts, by Method, c *token.Regi
 	switch issued, _, _ := strings.Cut(c.Mode, "#"); {
 	case c.Mode == boundTo(f.Registry):
 	case issued == registry.LegacyMode, issued == registry.AbacMode:
-		p.Failure = ModeChanged
+		p.Failure = reason.ModeChanged
 		return p
 	default:
-		p.Failure = TokenNotForHere
+		p.Failure = reason.TokenNotForHere
 		return p
 	}
 	switch c.Kind {
@@ -263,16 +317,16 @@ func (g *Guard) standing(ctx context.Context, f *Facts, by Method, c *token.Regi
 		p.Identity = Identity{Name: f.Registry.Name, Kind: KindAdmin}
 		switch {
 		case !f.Registry.AdminUser:
-			p.Failure = AdminOff
+			p.Failure = reason.AdminOff
 		case !f.Registry.HasAdminPassword(c.Credential):
-			p.Failure = IdentityGone
+			p.Failure = reason.IdentityGone
 		}
 	case KindToken:
 		return g.tokenStanding(ctx, f, p, c)
 	case KindAnonymous:
 		p.Identity = Identity{Kind: KindAnonymous}
 		if !f.Registry.AnonymousPull {
-			p.Failure = AnonymousOff
+			p.Failure = reason.AnonymousOff
 		}
 	case KindServicePrincipal, KindUser:
 		principal, err := g.Directory.Standing(ctx, c.ObjectID, c.Credential)
@@ -282,10 +336,10 @@ func (g *Guard) standing(ctx context.Context, f *Facts, by Method, c *token.Regi
 		}
 		p.Identity = identity(principal)
 		if principal.Tenant != c.Tenant {
-			p.Failure = TokenNotForHere
+			p.Failure = reason.TokenNotForHere
 		}
 	default:
-		p.Failure = TokenNotForHere
+		p.Failure = reason.TokenNotForHere
 	}
 	return p
 }
@@ -297,12 +351,12 @@ func (g *Guard) resident(ctx context.Context, f *Facts, p Proof, who directory.P
 	sub, err := g.Directory.Subscription(ctx, f.Registry.ID.Subscription())
 	switch {
 	case errors.Is(err, directory.ErrUnknown):
-		p.Failure = IdentityGone
+		p.Failure = reason.IdentityGone
 	case err != nil:
 		g.missing(f, "the subscription", err)
-		p.Failure = CannotDecide
+		p.Failure = reason.CannotDecide
 	case sub.Tenant != who.Tenant:
-		p.Failure = WrongCredential
+		p.Failure = reason.WrongCredential
 	default:
 		p.Identity = identity(who)
 	}
@@ -320,19 +374,28 @@ func identity(p directory.Principal) Identity {
 func (g *Guard) directoryReason(f *Facts, err error) Reason {
 	switch {
 	case errors.Is(err, directory.ErrSecret):
-		return WrongCredential
+		return reason.WrongCredential
 	case errors.Is(err, directory.ErrExpired):
-		return SecretExpired
+		return reason.SecretExpired
 	case errors.Is(err, directory.ErrDisabled), errors.Is(err, directory.ErrUnknown):
-		return IdentityGone
+		return reason.IdentityGone
 	}
 	g.missing(f, "the directory", err)
-	return CannotDecide
+	return reason.CannotDecide
+}
+
+// idOf is the id of a token that may not be used, where it is one of ours: of
+// no other is there an id to believe.
+func idOf(c *token.RegistryClaims) string {
+	if c == nil {
+		return ""
+	}
+	return c.ID
 }
 
 func tokenReason(err error) Reason {
 	if errors.Is(err, token.ErrExpired) {
-		return TokenExpired
+		return reason.TokenExpired
 	}
-	return TokenNotForHere
+	return reason.TokenNotForHere
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -512,7 +513,11 @@ func TestMissingFactsRefuse(t *testing.T) {
 	if v.Allow || v.Refusal != access.Unavailable {
 		t.Errorf("without a database: %v", v)
 	}
-	if e, err := access.Explain(audit.Event{Detail: access.Detail(v)}); err != nil || e.Steps[4].Outcome != access.Unknown {
+	kept, err := json.Marshal(access.Kept(&v))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := access.Explain(audit.Event{Detail: kept}); err != nil || e.Steps[4].Outcome != access.Unknown {
 		t.Errorf("%+v %v", e, err)
 	}
 }
@@ -623,4 +628,83 @@ func BenchmarkTokenByPassword(b *testing.B) {
 	}
 	stop()
 	following.Wait()
+}
+
+// The two deprecated grants of an exchange: a person's refresh token of the
+// issuer, alone and beside an access token.
+func TestExchangeOfASession(t *testing.T) {
+	w := open(t)
+	person := func(upn string) (directory.Object, string) {
+		password, err := directory.NewPassword(t.Context(), "correct horse", w.now)
+		must(t, err)
+		o := directory.Object{
+			Principal:   directory.Principal{ObjectID: directory.NewID(), Tenant: w.admin.Tenant, Kind: directory.User, UPN: upn},
+			Credentials: []directory.Credential{password},
+		}
+		must(t, w.Directory.Add(t.Context(), o))
+		must(t, policy.Grant(t.Context(), w.docs, o.ObjectID, policy.RoleAcrPull, w.registryID("harbor")))
+		raw, err := w.Tokens.MintSession(token.Session{Client: "az", ObjectID: o.ObjectID, Tenant: o.Tenant, Credential: password.KeyID})
+		must(t, err)
+		return o, raw
+	}
+	alice, session := person("alice@cove.internal")
+	bob, bobs := person("bob@cove.internal")
+	entra := func(o directory.Object, audience string) string {
+		raw, _, err := w.Tokens.MintPrincipal(token.PrincipalClaims{Audience: audience, ObjectID: o.ObjectID, Tenant: o.Tenant, AppID: "az", IDType: "user", Credential: o.Credentials[0].KeyID})
+		must(t, err)
+		return raw
+	}
+	ci, _ := w.application(t, w.admin.Tenant)
+	w.grant(t, ci, policy.RoleAcrPull, w.registryID("harbor"))
+	notAPerson, err := w.Tokens.MintSession(token.Session{Client: "az", ObjectID: ci.ObjectID, Tenant: ci.Tenant})
+	must(t, err)
+	elsewhere, err := w.Tokens.MintSession(token.Session{Client: "az", ObjectID: alice.ObjectID, Tenant: directory.NewID(), Credential: alice.Credentials[0].KeyID})
+	must(t, err)
+	own, _, err := w.ExchangeSession(t.Context(), ask(""), host, "", "", access.Secret(session))
+	must(t, err)
+	insist := func(on bool) func() {
+		return func() {
+			w.RegistryAudience = acr
+			w.change("harbor", func(s *registry.Settings) { s.RegistryAudienceOnly = on })
+		}
+	}
+	for _, c := range []struct {
+		name, service, tenant, raw, refresh, want string
+		first                                     func()
+	}{
+		{"alone", host, "", "", session, "allowed", nil},
+		{"with its tenant", host, strings.ToUpper(alice.Tenant), "", session, "allowed", nil},
+		{"beside an access token", host, "", entra(alice, management), session, "allowed", nil},
+		{"beside another's access token", host, "", entra(bob, management), session, "COVE-AUTH-006", nil},
+		{"beside an access token for another place", host, "", entra(alice, "https://graph.cove.internal"), session, "COVE-AUTH-006", nil},
+		{"another's beside an access token", host, "", entra(alice, management), bobs, "COVE-AUTH-006", nil},
+		{"another tenant named", host, directory.NewID(), "", session, "COVE-AUTH-006", nil},
+		{"another registry named", "quay.cr.cove.internal", "", "", session, "COVE-AUTH-006", nil},
+		{"an application's", host, "", "", notAPerson, "COVE-AUTH-006", nil},
+		{"of another tenant", host, "", "", elsewhere, "COVE-AUTH-006", nil},
+		{"the registry's own refresh token", host, "", "", string(own), "COVE-AUTH-006", nil},
+		{"an access token", host, "", "", entra(alice, management), "COVE-AUTH-006", nil},
+		{"changed", host, "", "", session[:20] + "A" + session[21:], "COVE-AUTH-006", nil},
+		{"cut", host, "", "", session[:len(session)-4], "COVE-AUTH-006", nil},
+		{"of 9 KiB", host, "", "", session + strings.Repeat("A", 9<<10), "COVE-AUTH-006", nil},
+		{"where only tokens for registries are taken", host, "", "", session, "COVE-AUTH-034", insist(true)},
+		{"there, beside an access token for all", host, "", entra(alice, management), session, "COVE-AUTH-034", nil},
+		{"there, beside one for registries", host, "", entra(alice, acr), session, "allowed", nil},
+		{"with another password since", host, "", "", session, "COVE-AUTH-008", func() {
+			insist(false)()
+			must(t, w.Directory.SetPassword(t.Context(), alice.ObjectID, "battery staple"))
+		}},
+		{"before its end", host, "", "", bobs, "allowed", func() { w.pass(token.SessionLife - time.Second) }},
+		{"after its end", host, "", "", bobs, "COVE-AUTH-005", func() { w.pass(time.Second) }},
+		{"from the future", host, "", "", bobs, "COVE-AUTH-006", func() { w.pass(-token.SessionLife - time.Hour) }},
+	} {
+		if c.first != nil {
+			c.first()
+		}
+		refresh, v, err := w.ExchangeSession(t.Context(), ask(""), c.service, c.tenant, access.Secret(c.raw), access.Secret(c.refresh))
+		must(t, err)
+		if outcome(v) != c.want || v.Allow != (refresh != "") {
+			t.Errorf("%s: %s, not %s", c.name, outcome(v), c.want)
+		}
+	}
 }

@@ -1,10 +1,6 @@
 package access
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-)
+import "fmt"
 
 // How the stages end for a caller inside a virtual network. Findings are
 // stored, so their words keep their meaning.
@@ -46,25 +42,6 @@ func (r *record) stepInside(out Step, f finding) Step {
 		out.Why = "the trusted service " + r.Trusted + " passes the network rules"
 	}
 	return out
-}
-
-// subnetFix names the caller's subnet in the registry's rules. It is not for a
-// kind of machine that such a rule would not help.
-func (r *record) subnetFix() []Fix {
-	parts := strings.Split(r.Subnet, "/")
-	if len(parts) < 3 || !slices.Contains([]string{"vm", "aks", "agentpool"}, r.Kind) {
-		return nil
-	}
-	name := parts[len(parts)-3] + "/" + last(r.Subnet)
-	command := "cove network-rule add " + r.Name + " --subnet " + name
-	if !r.Service {
-		command = "cove subnet update " + name + " --service-endpoint && " + command
-	}
-	return []Fix{{
-		Command: command,
-		Opens:   "the public door, to the machines in the subnet " + name,
-		Needs:   "Microsoft.Network/virtualNetworks/subnets/joinViaServiceEndpoint/action on the subnet, and " + needsRegistryWrite + r.Registry,
-	}}
 }
 
 // distrust says why it did not help that the caller is a trusted service.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"cove.example/cove/reason"
 	"cove.example/cove/token"
 )
 
@@ -33,11 +34,11 @@ func (g *Guard) Link(v Verdict, repository, digest string) (string, error) {
 func (g *Guard) bearer(ctx context.Context, f *Facts) Proof {
 	p := Proof{Method: ByLink}
 	if f.Ask.Authority != "" {
-		p.Failure = ForeignCredential
+		p.Failure = reason.ForeignCredential
 		return p
 	}
 	if len(f.Ask.Want) != 1 || f.Ask.Want[0].Action != "pull" {
-		p.Failure = LinkInvalid // a link is for a download and for nothing else
+		p.Failure = reason.LinkInvalid // a link is for a download and for nothing else
 		return p
 	}
 	l, err := g.Tokens.VerifyLink(strings.TrimPrefix(f.Ask.Link, "?"), token.Link{
@@ -45,14 +46,14 @@ func (g *Guard) bearer(ctx context.Context, f *Facts) Proof {
 	})
 	switch {
 	case errors.Is(err, token.ErrExpired):
-		p.Failure = LinkExpired
+		p.Failure = reason.LinkExpired
 		return p
 	case err != nil:
-		p.Failure = LinkInvalid
+		p.Failure = reason.LinkInvalid
 		return p
 	}
 	return g.standing(ctx, f, ByLink, &token.RegistryClaims{
 		Subject: l.Holder.Name, Kind: l.Holder.Kind, ObjectID: l.Holder.ObjectID, Tenant: l.Holder.Tenant,
-		Credential: l.Holder.Credential, Mode: boundTo(f.Registry),
+		Credential: l.Holder.Credential, Mode: l.Holder.Mode,
 	})
 }

@@ -4,10 +4,10 @@ import (
 	"net/netip"
 	"testing"
 
-	"cove.example/cove/access"
 	"cove.example/cove/arm"
 	"cove.example/cove/link"
 	"cove.example/cove/network"
+	"cove.example/cove/reason"
 	"cove.example/cove/registry"
 )
 
@@ -43,7 +43,7 @@ func TestAPrivateLinkLeadsToItsEndpoint(t *testing.T) {
 	w.Links = nil
 	a := ask(good)
 	a.Origin = link.Origin{Kind: link.Proxy, Link: "azure:0x0000002a", Remote: netip.MustParseAddrPort("10.0.0.20:1")}
-	if v := w.Check(t.Context(), a); v.Reason != string(access.LinkUnknown) {
+	if v := w.Check(t.Context(), a); v.Reason != string(reason.LinkUnknown) {
 		t.Error(outcome(v))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cove.example/cove/directory"
+	"cove.example/cove/reason"
 	"cove.example/cove/token"
 )
 
@@ -54,7 +55,7 @@ func (g *Guard) Token(ctx context.Context, ask Ask, gr Grant) (Issued, Verdict, 
 	if err != nil {
 		return Issued{}, g.network(&f), err
 	}
-	v := g.judge(ctx, &f, func() Proof { return g.present(ctx, &f, gr) })
+	v := g.observed(g.judge(ctx, &f, func() Proof { return g.present(ctx, &f, gr) }))
 	if !v.Allow {
 		return Issued{}, v, nil
 	}
@@ -67,6 +68,7 @@ func (g *Guard) Token(ctx context.Context, ask Ask, gr Grant) (Issued, Verdict, 
 	if err != nil {
 		return Issued{}, v, err
 	}
+	v.rec.Token = claims.ID
 	return Issued{Secret(text), int(claims.Expires - claims.Issued), time.Unix(claims.Issued, 0).UTC()}, v, nil
 }
 
@@ -75,11 +77,37 @@ func (g *Guard) Token(ctx context.Context, ask Ask, gr Grant) (Issued, Verdict, 
 func (g *Guard) Exchange(ctx context.Context, ask Ask, service, tenant string, raw Secret) (Secret, Verdict, error) {
 	ask.Want = nil
 	f := g.facts(ctx, ask)
-	v := g.judge(ctx, &f, func() Proof { return g.exchanged(ctx, &f, service, tenant, raw) })
+	v := g.observed(g.judge(ctx, &f, func() Proof { return g.exchanged(ctx, &f, service, tenant, raw) }))
 	if !v.Allow {
 		return "", v, nil
 	}
-	text, _, err := g.Tokens.MintRefresh(g.claims(&f, nil))
+	text, claims, err := g.Tokens.MintRefresh(g.claims(&f, nil))
+	v.rec.Token = claims.ID
+	return Secret(text), v, err
+}
+
+// ExchangeSession is Exchange for a person's refresh token of the issuer, which
+// says no audience. Where an access token comes with it, that one is what is
+// exchanged, and both must be the same person's.
+func (g *Guard) ExchangeSession(ctx context.Context, ask Ask, service, tenant string, raw, refresh Secret) (Secret, Verdict, error) {
+	ask.Want = nil
+	f := g.facts(ctx, ask)
+	v := g.judge(ctx, &f, func() Proof {
+		person := g.session(ctx, &f, service, tenant, refresh, raw != "")
+		if raw == "" || person.Failure != "" {
+			return person
+		}
+		p := g.exchanged(ctx, &f, service, tenant, raw)
+		if p.Failure == "" && p.Identity.ObjectID != person.Identity.ObjectID {
+			p.Failure = reason.TokenNotForHere
+		}
+		return p
+	})
+	if !v.Allow {
+		return "", v, nil
+	}
+	text, claims, err := g.Tokens.MintRefresh(g.claims(&f, nil))
+	v.rec.Token = claims.ID
 	return Secret(text), v, err
 }
 
@@ -93,11 +121,11 @@ func (g *Guard) present(ctx context.Context, f *Facts, gr Grant) Proof {
 	case gr.Service != "" && gr.Service != f.Ask.Host:
 		// A credential for one registry, sent to another: row 30's family of
 		// confusions. Which registry is meant comes from the connection.
-		return Proof{Method: ByPassword, Failure: TokenNotForHere}
+		return Proof{Method: ByPassword, Failure: reason.TokenNotForHere}
 	case gr.Refresh != "":
 		claims, err := g.Tokens.VerifyRefresh(string(gr.Refresh), f.Registry.Host, f.Registry.UID)
 		if err != nil {
-			return Proof{Method: ByToken, Failure: tokenReason(err)}
+			return Proof{Method: ByToken, Failure: tokenReason(err), TokenID: idOf(claims)}
 		}
 		return g.standing(ctx, f, ByToken, claims)
 	case gr.HasUser:
@@ -106,13 +134,13 @@ func (g *Guard) present(ctx context.Context, f *Facts, gr Grant) Proof {
 	c, ok := parseAuthorization(f.Ask.Authority)
 	switch {
 	case !ok:
-		return Proof{Method: c.method, Failure: CredentialUnread}
+		return Proof{Method: c.method, Failure: reason.CredentialUnread}
 	case c.method == ByPassword:
 		return g.password(ctx, f, c.user, c.password)
 	case c.method == ByToken:
 		// No client sends one, and to overlook it would make an anonymous
 		// caller of somebody who is not.
-		return Proof{Method: ByToken, Failure: TokenNotForHere}
+		return Proof{Method: ByToken, Failure: reason.TokenNotForHere}
 	case !f.Registry.AnonymousPull:
 		return Proof{Method: ByNothing}
 	}
@@ -123,20 +151,23 @@ func (g *Guard) present(ctx context.Context, f *Facts, gr Grant) Proof {
 func (g *Guard) exchanged(ctx context.Context, f *Facts, service, tenant string, raw Secret) Proof {
 	p := Proof{Method: ByToken}
 	if service != f.Ask.Host {
-		p.Failure = TokenNotForHere
+		p.Failure = reason.TokenNotForHere
 		return p
 	}
 	c, err := g.Tokens.VerifyPrincipal(string(raw), g.Audiences...)
+	if c != nil {
+		p.TokenID = c.ID
+	}
 	if err != nil {
 		p.Failure = tokenReason(err)
 		return p
 	}
 	if f.Registry.RegistryAudienceOnly && !token.SameAudience(c.Audience, g.RegistryAudience) {
-		p.Failure = AudienceRefused
+		p.Failure = reason.AudienceRefused
 		return p
 	}
 	if directory.IsID(tenant) && !strings.EqualFold(tenant, c.Tenant) {
-		p.Failure = TokenNotForHere
+		p.Failure = reason.TokenNotForHere
 		return p
 	}
 	who, err := g.Directory.Standing(ctx, c.ObjectID, c.Credential)
@@ -145,10 +176,44 @@ func (g *Guard) exchanged(ctx context.Context, f *Facts, service, tenant string,
 		return p
 	}
 	if who.Tenant != c.Tenant {
-		p.Failure = TokenNotForHere
+		p.Failure = reason.TokenNotForHere
 		return p
 	}
 	p.KeyID = c.Credential
+	return g.resident(ctx, f, p, who)
+}
+
+// session says what a person's refresh token of the issuer proves. A registry
+// that takes no tokens but those for registries takes none of these by itself:
+// they are good for everything that the person may.
+func (g *Guard) session(ctx context.Context, f *Facts, service, tenant string, raw Secret, beside bool) Proof {
+	p := Proof{Method: ByToken}
+	if service != f.Ask.Host {
+		p.Failure = reason.TokenNotForHere
+		return p
+	}
+	s, err := g.Tokens.VerifySession(string(raw))
+	switch {
+	case err != nil:
+		p.Failure = tokenReason(err)
+		return p
+	case f.Registry.RegistryAudienceOnly && !beside:
+		p.Failure = reason.AudienceRefused
+		return p
+	case directory.IsID(tenant) && !strings.EqualFold(tenant, s.Tenant):
+		p.Failure = reason.TokenNotForHere
+		return p
+	}
+	who, err := g.Directory.Standing(ctx, s.ObjectID, s.Credential)
+	switch {
+	case err != nil:
+		p.Failure = g.directoryReason(f, err)
+		return p
+	case who.Tenant != s.Tenant, who.Kind != directory.User:
+		p.Failure = reason.TokenNotForHere
+		return p
+	}
+	p.KeyID = s.Credential
 	return g.resident(ctx, f, p, who)
 }
 

@@ -1,6 +1,7 @@
 package access
 
 import (
+	"cove.example/cove/reason"
 	"cove.example/cove/registry"
 	"cove.example/cove/token"
 )
@@ -15,15 +16,16 @@ func (f *Facts) mapped(want *Scope, v *Verdict) Reason {
 	}
 	right := registry.ScopeRight(want.Action)
 	if want.Type != "repository" || right == 0 || !m.Allows(want.Name, right) {
-		return ScopeMapTooSmall
+		return reason.ScopeMapTooSmall
 	}
 	if f.Proof.Limit != nil && !token.Covers(f.Proof.Limit, want.Type, want.Name, want.Action) {
-		return TokenScopeTooSmall
+		return reason.TokenScopeTooSmall
 	}
 	return ""
 }
 
-// mayAsk is what a registry token may be issued for. To a token with a scope
+// mayAsk is what a registry token may be issued for: what the holder may, and
+// deleting, to who may delete no more than referrers. To a token with a scope
 // map * means whatever the map gives the action on: what is issued is looked
 // at again with each request, repository by repository, so it opens nothing
 // that the map does not.
@@ -32,5 +34,10 @@ func (f *Facts) mayAsk(typ, name, action string) bool {
 		return f.Proof.Map.AllowsSome(registry.ScopeRight(action)) &&
 			(f.Proof.Limit == nil || token.Covers(f.Proof.Limit, typ, name, action))
 	}
-	return f.may(typ, name, action)
+	if f.may(typ, name, action) {
+		return true
+	}
+	// What is to be deleted is known when it is deleted, not yet here.
+	return action == "delete" && (f.Proof.Limit == nil || token.Covers(f.Proof.Limit, typ, name, action)) &&
+		f.mayDeleteReferrers(&Scope{typ, name, action}, nil)
 }

@@ -11,6 +11,7 @@ import (
 	"cove.example/cove/audit"
 	"cove.example/cove/link"
 	"cove.example/cove/network"
+	"cove.example/cove/reason"
 	"cove.example/cove/registry"
 )
 
@@ -87,7 +88,7 @@ func TestSubnetFixesCure(t *testing.T) {
 			Ask: Ask{ID: id, Origin: inside("100.100.100.100"), Host: host}, Registry: harbor(subnets()), Member: c.m, Subnet: c.m.Subnet.String(),
 			Proof: Proof{Method: ByPassword, Identity: Identity{Name: "harbor", Kind: KindAdmin}},
 		}
-		got, err := Explain(audit.Event{Detail: Detail(Decide(f))})
+		got, err := Explain(audit.Event{Detail: detail(Decide(f))})
 		if err != nil || len(got.Fixes) != 2 || got.Fixes[0].Command != c.want || got.Fixes[0].Needs == "" {
 			t.Fatalf("%+v, %v", got.Fixes, err)
 		}
@@ -141,7 +142,7 @@ func TestTrustedServices(t *testing.T) {
 		{"the scanner without a role", outside("203.0.113.9"), nil, harbor(closed, bypass), scanners(ci), servicePrincipal(nil), "", distrust(scanner, "its identity holds no role here")},
 		{"the scanner where subnets are named", outside("203.0.113.9"), nil, harbor(subnets("another"), closed, bypass), scanners(ci), servicePrincipal(nil), "AcrPull", off},
 		{"a scanner that proves nothing", outside("203.0.113.9"), nil, harbor(closed, bypass), scanners(ci), Proof{Method: ByNothing}, "", off},
-		{"a wrong secret of the scanner's", outside("203.0.113.9"), nil, harbor(closed, bypass), scanners(ci), Proof{Method: ByPassword, Failure: WrongCredential, Claimed: ci}, "", off},
+		{"a wrong secret of the scanner's", outside("203.0.113.9"), nil, harbor(closed, bypass), scanners(ci), Proof{Method: ByPassword, Failure: reason.WrongCredential, Claimed: ci}, "", off},
 		{"somebody else with a role", outside("203.0.113.9"), nil, harbor(closed, bypass), scanners("44444444-4444-4444-8444-444444444444"), servicePrincipal(nil), "Owner", off},
 		{"the admin user", outside("203.0.113.9"), nil, harbor(closed, bypass), scanners(ci), Proof{Method: ByPassword, Identity: Identity{Name: "harbor", Kind: KindAdmin}}, "", off},
 		{"no table", outside("203.0.113.9"), nil, harbor(closed, bypass), nil, servicePrincipal(nil), "Owner", off},

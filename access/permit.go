@@ -4,6 +4,7 @@ import (
 	"cove.example/cove/condition"
 	"cove.example/cove/link"
 	"cove.example/cove/policy"
+	"cove.example/cove/reason"
 	"cove.example/cove/registry"
 	"cove.example/cove/token"
 )
@@ -11,12 +12,12 @@ import (
 // settle decides what the network has let through.
 func settle(f *Facts, v *Verdict) {
 	if f.Failed {
-		refuse(v, Unavailable, CannotDecide, stageSignIn, factMissing)
+		refuse(v, Unavailable, reason.CannotDecide, stageSignIn, factMissing)
 		return
 	}
 	p := &f.Proof
 	v.rec.Mode = modeOf(f.Registry)
-	v.rec.Method, v.rec.Claimed = p.Method, p.Claimed
+	v.rec.Method, v.rec.Claimed, v.rec.Token = p.Method, p.Claimed, p.TokenID
 	if p.Failure == "" {
 		v.Identity, v.rec.Identity = p.Identity, p.Identity
 	}
@@ -25,7 +26,7 @@ func settle(f *Facts, v *Verdict) {
 		refuse(v, Unauthenticated, p.Failure, stageSignIn, signInFailed)
 		return
 	case p.Method == "" || p.Method == ByNothing || p.Identity.Kind == "":
-		refuse(v, Unauthenticated, NoCredential, stageSignIn, signInNothing)
+		refuse(v, Unauthenticated, reason.NoCredential, stageSignIn, signInNothing)
 		return
 	}
 	v.rec.Ends[stageSignIn], v.rec.Claimed = signedIn, ""
@@ -91,13 +92,17 @@ func (f *Facts) permits(want *Scope, v *Verdict) Reason {
 	}
 	n, ok := want.need()
 	if !ok {
-		return NoRoleForAction
+		return reason.NoRoleForAction
 	}
-	if why := f.holds(n, want, v); why != "" {
+	why := f.holds(n, want, v)
+	if why != "" && f.Referrer && want.Action == "delete" && f.mayDeleteReferrers(want, v) {
+		why = ""
+	}
+	if why != "" {
 		return why
 	}
 	if f.Proof.Limit != nil && !token.Covers(f.Proof.Limit, want.Type, want.Name, want.Action) {
-		return TokenScopeTooSmall
+		return reason.TokenScopeTooSmall
 	}
 	return ""
 }
@@ -110,19 +115,40 @@ func (f *Facts) holds(n need, want *Scope, v *Verdict) Reason {
 		return ""
 	case KindAnonymous:
 		if n.action != policy.ActionPull {
-			return AnonymousReadsOnly
+			return reason.AnonymousReadsOnly
 		}
 		return ""
 	case KindServicePrincipal, KindUser:
 		return f.assigned(n, want, v)
 	}
-	return NoRoleHere
+	return reason.NoRoleHere
+}
+
+// mayDeleteReferrers reports whether the identity may delete what belongs to
+// another manifest, though no image: in the mode where Actions decide, who may
+// push may take back the signatures and lists that it has attached (source: the
+// documentation of Azure Container Registry, of AcrPush). A tag it may not take
+// away: az asks for delete in order to untag. It may move one, by pushing.
+func (f *Facts) mayDeleteReferrers(want *Scope, v *Verdict) bool {
+	return want.Type == "repository" && !f.abac() && f.Proof.Identity.holdsRoles() && f.assigned(repositoryNeeds["push"], want, v) == ""
+}
+
+// needsReferrer reports whether the decision depends on Referrer: somebody who
+// has signed in wants to delete, may not, and may where it is one. Nobody else
+// makes us look at content.
+func (f *Facts) needsReferrer() bool {
+	if f.Failed || f.Proof.Failure != "" || len(f.Ask.Want) != 1 || f.Ask.Want[0].Action != "delete" {
+		return false
+	}
+	want := &f.Ask.Want[0]
+	var v Verdict // not nil: it is one repository that is asked about
+	return f.mayDeleteReferrers(want, &v) && f.assigned(repositoryNeeds["delete"], want, &v) != ""
 }
 
 // assigned says why the roles of the identity do not give it a scope.
 func (f *Facts) assigned(n need, want *Scope, v *Verdict) Reason {
 	if len(f.Roles) == 0 {
-		return NoRoleHere
+		return reason.NoRoleHere
 	}
 	abac := f.abac()
 	q := f.question(n, abac, want)
@@ -133,14 +159,14 @@ func (f *Facts) assigned(n need, want *Scope, v *Verdict) Reason {
 	case d.Allowed:
 		return ""
 	case d.Miss == policy.ConditionFalse:
-		return ConditionNotMet
+		return reason.ConditionNotMet
 	}
 	q = f.question(n, !abac, want)
 	if other := policy.Decide(f.Roles, &q); other.Allowed {
 		f.note(v, &q, &other)
-		return ModeIgnoresRole
+		return reason.ModeIgnoresRole
 	}
-	return NoRoleForAction
+	return reason.NoRoleForAction
 }
 
 // abac reports whether data actions and conditions decide here, and not actions.
@@ -187,7 +213,7 @@ func (f *Facts) belongs(v *Verdict) Reason {
 		f.note(v, &see, &d)
 		return ""
 	}
-	out := NoRoleHere
+	out := reason.NoRoleHere
 	for _, data := range []bool{f.abac(), !f.abac()} {
 		for i := range anything {
 			n, _ := anything[i].need()
@@ -198,13 +224,13 @@ func (f *Facts) belongs(v *Verdict) Reason {
 				if data == f.abac() {
 					return ""
 				}
-				return ModeIgnoresRole
+				return reason.ModeIgnoresRole
 			} else if d.Miss == policy.ConditionFalse && data == f.abac() {
 				f.note(v, &q, &d)
-				out = ConditionNotMet
+				out = reason.ConditionNotMet
 			}
 		}
-		if out != NoRoleHere {
+		if out != reason.NoRoleHere {
 			return out
 		}
 	}
@@ -219,9 +245,12 @@ func (f *Facts) note(v *Verdict, q *policy.Question, d *policy.Decision) {
 	v.rec.Action = q.Action
 	if a := d.Assignment; a != nil {
 		v.rec.Assignment, v.rec.Role, v.rec.RoleScope = a.ID.String(), a.Role.Name, a.Scope.String()
-		v.rec.Condition = ""
+		v.rec.Condition, v.rec.Misses = "", nil
 		if a.Condition != nil {
 			v.rec.Condition = a.Condition.String()
+			if d.Miss == policy.ConditionFalse {
+				v.rec.Misses = a.Condition.Misses(&q.Request)
+			}
 		}
 	}
 }

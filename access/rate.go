@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"cove.example/cove/reason"
 	"cove.example/cove/registry"
 )
 
@@ -185,7 +186,10 @@ func (r *Rates) of(uid string) *rates {
 
 // Throttled is an allowed verdict that a rate limit has turned into a no.
 func (v Verdict) Throttled(l Left) Verdict {
-	refuse(&v, Throttled, RateExceeded, stagePermission, overRate)
+	refuse(&v, Throttled, reason.RateExceeded, stagePermission, overRate)
+	if v.Registry != nil {
+		v.rec.SKU = v.Registry.SKU
+	}
 	v.Wait, v.Public = l.Wait, l.Public+" CorrelationId: "+v.Ask.ID
 	return v
 }

@@ -1,10 +1,13 @@
 package access
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
+
+	"cove.example/cove/condition"
+	"cove.example/cove/reason"
 )
 
 // stage is one of the six steps.
@@ -90,29 +93,47 @@ type record struct {
 	Method   Method   `json:"method,omitempty"`
 	Identity Identity `json:"identity,omitzero"`
 	Claimed  string   `json:"claimed,omitempty"`
+	Token    string   `json:"jti,omitempty"` // id of the token that was issued, else of the one presented; never a token
 
 	Action     string `json:"action,omitempty"`
 	Assignment string `json:"assignment,omitempty"`
 	Role       string `json:"role,omitempty"`
 	RoleScope  string `json:"roleScope,omitempty"`
 	Condition  string `json:"condition,omitempty"` // of that assignment
-	Mode       string `json:"mode,omitempty"`      // the registry's permission mode
-	ScopeMap   string `json:"scopeMap,omitempty"`
-	Lacks      *Scope `json:"lacks,omitempty"`
+	// Misses are why that condition is not true.
+	Misses   []condition.Miss `json:"misses,omitempty"`
+	Mode     string           `json:"mode,omitempty"` // the registry's permission mode
+	ScopeMap string           `json:"scopeMap,omitempty"`
+	SKU      string           `json:"sku,omitempty"` // where a rate limit decided
+	Lacks    *Scope           `json:"lacks,omitempty"`
 
 	Allow  bool            `json:"allow,omitempty"`
 	Reason Reason          `json:"reason,omitempty"`
 	Ends   [stages]finding `json:"ends"`
+	// Took is how long each stage took, in nanoseconds; of the three that the
+	// network decides, the first has it all.
+	Took [stages]int64 `json:"took,omitzero"`
 }
 
-// Detail is what an event keeps of a verdict, for Explain. It holds no
-// credential.
-func Detail(v Verdict) json.RawMessage {
-	b, err := json.Marshal(&v.rec)
-	if err != nil {
-		return nil // only values that always marshal are in it
+// date says when each step that was reached was done.
+func (r *record) date(steps []Step, begun time.Time) {
+	if r.Took == [stages]int64{} {
+		return // kept before this was
 	}
-	return b
+	for i := range steps {
+		begun = begun.Add(time.Duration(r.Took[i]))
+		if steps[i].Outcome != NotReached {
+			at := begun.UTC()
+			steps[i].At, steps[i].Micros = &at, r.Took[i]/1000
+		}
+	}
+}
+
+// Kept is what an event keeps of a verdict, for Explain: it marshals to its
+// Detail. It holds no credential.
+func Kept(v *Verdict) any {
+	r := v.rec // not the verdict, which the log would hold on to
+	return &r
 }
 
 // steps makes the sentences. They are written for the person on call.
@@ -243,6 +264,9 @@ func (r *record) stepSignIn(f finding) Step {
 		}
 	default:
 		out.Why = r.who() + ", proved by " + string(r.Method)
+		if r.Method == Supposed {
+			out.Why = r.who() + ", taken for given: no credential is looked at"
+		}
 		if r.Identity.Kind == KindAnonymous {
 			out.Why = r.who()
 		}
@@ -263,7 +287,7 @@ func (r *record) stepPermission(f finding) Step {
 	switch f {
 	case permissionNone:
 		out.Outcome, out.Why = Failed, r.who()+" holds no role on "+r.Name
-		if r.Reason != NoRoleHere {
+		if r.Reason != reason.NoRoleHere {
 			out.Why += " that counts: " + r.lack()
 		}
 	case permissionFails:
@@ -291,18 +315,18 @@ func (r *record) stepPermission(f finding) Step {
 
 func (r *record) lack() string {
 	switch r.Reason {
-	case TokenScopeTooSmall:
+	case reason.TokenScopeTooSmall:
 		return "the token was issued for less"
-	case AnonymousReadsOnly:
+	case reason.AnonymousReadsOnly:
 		return "anonymous callers may only read"
-	case ScopeMapTooSmall:
+	case reason.ScopeMapTooSmall:
 		return "the scope map " + r.ScopeMap + " does not allow it"
-	case NoRoleHere:
+	case reason.NoRoleHere:
 		return "it holds no role on " + r.Name
-	case ModeIgnoresRole:
+	case reason.ModeIgnoresRole:
 		return r.Role + " does not count in the permission mode " + r.Mode + " of " + r.Name
-	case ConditionNotMet:
-		return "the condition of its role " + r.Role + " (assignment " + last(r.Assignment) + ") is not true: " + r.Condition
+	case reason.ConditionNotMet:
+		return "the condition of its role " + r.Role + " (assignment " + last(r.Assignment) + ") is not true: " + r.missed()
 	}
 	if r.Role != "" {
 		return r.Role + " does not allow it"
@@ -310,10 +334,34 @@ func (r *record) lack() string {
 	return "no role allows it"
 }
 
+// missed says what in a condition is not true, and by how much.
+func (r *record) missed() string {
+	if len(r.Misses) == 0 {
+		return r.Condition
+	}
+	var out []string
+	for _, m := range r.Misses {
+		text := m.Part
+		if m.True {
+			text = "not " + text
+		}
+		switch {
+		case m.By != "":
+			text += ", and here it is " + m.Has + ", off by " + m.By
+		case m.Has != "":
+			text += ", and here it is " + m.Has
+		default:
+			text += ", and this request has none"
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, "; ")
+}
+
 // unreached says what a stage that was not reached would have found, where
 // that is known.
 func (r *record) unreached(s stage) string {
-	if s == stageRules && r.Reason == PublicAccessOff {
+	if s == stageRules && r.Reason == reason.PublicAccessOff {
 		switch {
 		case r.Rule > 0:
 			return fmt.Sprintf("would pass: ipRules[%d] contains the address", r.Rule-1)

@@ -5,15 +5,16 @@ import (
 	"strings"
 	"time"
 
+	"cove.example/cove/reason"
 	"cove.example/cove/token"
 )
 
 // tokenPassword says what the name and password of one of the registry's own
 // tokens prove.
 func (g *Guard) tokenPassword(ctx context.Context, f *Facts, user, password string) Proof {
-	p := Proof{Method: ByPassword, Failure: NotRegistered}
+	p := Proof{Method: ByPassword, Failure: reason.NotRegistered}
 	if notQuiteAnID(user) {
-		p.Failure = NotQuiteAnID
+		p.Failure = reason.NotQuiteAnID
 	}
 	if g.Scoped == nil {
 		return p
@@ -21,7 +22,7 @@ func (g *Guard) tokenPassword(ctx context.Context, f *Facts, user, password stri
 	t, err := g.Scoped.Token(ctx, f.Registry, user)
 	if err != nil {
 		g.missing(f, "a token of the registry", err)
-		p.Failure = CannotDecide
+		p.Failure = reason.CannotDecide
 		return p
 	}
 	if t == nil {
@@ -31,11 +32,11 @@ func (g *Guard) tokenPassword(ctx context.Context, f *Facts, user, password stri
 	id, ends, right := t.Check(password)
 	switch {
 	case !right:
-		p.Failure = WrongCredential
+		p.Failure = reason.WrongCredential
 	case !t.Enabled:
-		p.Failure = IdentityGone
+		p.Failure = reason.IdentityGone
 	case !ends.IsZero() && !f.Now.Before(ends):
-		p.Failure = SecretExpired
+		p.Failure = reason.SecretExpired
 	default:
 		p.Failure, p.KeyID, p.Map, p.Until = "", id, t.Map, ends
 		p.Identity = Identity{ObjectID: t.UID, Name: t.Name, Kind: KindToken}
@@ -47,14 +48,14 @@ func (g *Guard) tokenPassword(ctx context.Context, f *Facts, user, password stri
 // token may have been disabled, deleted or made again, and the password
 // renewed, since.
 func (g *Guard) tokenStanding(ctx context.Context, f *Facts, p Proof, c *token.RegistryClaims) Proof {
-	p.Failure = IdentityGone
+	p.Failure = reason.IdentityGone
 	if g.Scoped == nil {
 		return p
 	}
 	t, err := g.Scoped.Token(ctx, f.Registry, c.Subject)
 	if err != nil {
 		g.missing(f, "a token of the registry", err)
-		p.Failure = CannotDecide
+		p.Failure = reason.CannotDecide
 		return p
 	}
 	if t == nil || t.UID != c.ObjectID || !t.Enabled {
@@ -64,7 +65,7 @@ func (g *Guard) tokenStanding(ctx context.Context, f *Facts, p Proof, c *token.R
 	switch {
 	case !has:
 	case !ends.IsZero() && !f.Now.Before(ends):
-		p.Failure = SecretExpired
+		p.Failure = reason.SecretExpired
 	default:
 		p.Failure, p.Map = "", t.Map
 		p.Until = earlier(p.Until, ends)

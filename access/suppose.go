@@ -10,6 +10,7 @@ import (
 	"cove.example/cove/directory"
 	"cove.example/cove/network"
 	"cove.example/cove/policy"
+	"cove.example/cove/reason"
 	"cove.example/cove/registry"
 )
 
@@ -29,6 +30,11 @@ type Supposition struct {
 	Roles []*policy.Assignment
 	// Approved takes the private endpoint's connection for approved.
 	Approved bool
+	// Endpoint is a private endpoint that the caller would reach, where there
+	// is none.
+	Endpoint *network.Endpoint
+	// Service gives the caller's subnet a service endpoint.
+	Service bool
 }
 
 // Supposed is the method of a proof that nobody has given.
@@ -45,6 +51,14 @@ func (g *Guard) Suppose(ctx context.Context, s Supposition) Verdict {
 	}
 	if !s.At.IsZero() {
 		f.Now = s.At
+	}
+	if s.Service && f.Member != nil {
+		m := *f.Member
+		m.Service = true
+		f.Member = &m
+	}
+	if s.Endpoint != nil {
+		f.Endpoint = s.Endpoint
 	}
 	if s.Approved && f.Endpoint != nil {
 		e := *f.Endpoint
@@ -65,25 +79,25 @@ func (g *Guard) supposed(ctx context.Context, f *Facts, who Identity) Proof {
 	switch who.Kind {
 	case KindAdmin:
 		if p.Identity = (Identity{Name: f.Registry.Name, Kind: KindAdmin}); !f.Registry.AdminUser {
-			p.Failure = AdminOff
+			p.Failure = reason.AdminOff
 		}
 	case KindAnonymous:
 		if p.Identity = (Identity{Kind: KindAnonymous}); !f.Registry.AnonymousPull {
-			p.Failure = NoCredential
+			p.Failure = reason.NoCredential
 		}
 	case KindToken:
 		if g.Scoped == nil {
-			return Proof{Method: Supposed, Failure: NotRegistered}
+			return Proof{Method: Supposed, Failure: reason.NotRegistered}
 		}
 		t, err := g.Scoped.Token(ctx, f.Registry, who.Name)
 		switch {
 		case err != nil:
 			g.missing(f, "a token of the registry", err)
-			p.Failure = CannotDecide
+			p.Failure = reason.CannotDecide
 		case t == nil:
-			p.Failure = NotRegistered
+			p.Failure = reason.NotRegistered
 		case !t.Enabled:
-			p.Failure = IdentityGone
+			p.Failure = reason.IdentityGone
 		default:
 			p.Map, p.Identity = t.Map, Identity{ObjectID: t.UID, Name: t.Name, Kind: KindToken}
 		}
@@ -91,16 +105,28 @@ func (g *Guard) supposed(ctx context.Context, f *Facts, who Identity) Proof {
 		of, err := g.Directory.Principal(ctx, who.ObjectID)
 		switch {
 		case errors.Is(err, directory.ErrUnknown):
-			p.Failure = NotRegistered
+			p.Failure = reason.NotRegistered
 		case err != nil:
 			p.Failure = g.directoryReason(f, err)
 		case of.Disabled:
-			p.Failure = IdentityGone
+			p.Failure = reason.IdentityGone
 		default:
 			return g.resident(ctx, f, p, of)
 		}
 	}
 	return p
+}
+
+// ExplainSupposed decides about a request that nobody has made, and says what
+// it would get after each fix.
+func (g *Guard) ExplainSupposed(ctx context.Context, s Supposition) Explanation {
+	v := g.Suppose(ctx, s)
+	out := ExplainVerdict(v)
+	if !v.Allow && v.Registry != nil {
+		g.outlooks(ctx, s, v.Registry, &out)
+		out.Today = "" // it is what was asked
+	}
+	return out
 }
 
 // ExplainVerdict is Explain of a decision that no event has kept.

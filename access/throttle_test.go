@@ -38,6 +38,7 @@ func (g *guesser) wrong(n int, from, user string) (heard int) {
 
 const here, elsewhere = "203.0.113.9", "198.51.100.1"
 
+// Published failure 21.
 func TestAGuesserWaitsLongerAndLonger(t *testing.T) {
 	g := newGuesser()
 	if n := g.wrong(100, here, "robot"); n != freeGuesses {
@@ -65,6 +66,8 @@ func TestAGuesserWaitsLongerAndLonger(t *testing.T) {
 
 // Somebody else's failures lock out nobody: not from another address, not with
 // another name from a shared one, not with a password that is known.
+//
+// Published failure 21.
 func TestNobodyIsLockedOutByAnother(t *testing.T) {
 	g := newGuesser()
 	known := g.of(here, "robot", "right")

@@ -2,6 +2,7 @@ package access
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 
 	"cove.example/cove/directory"
 	"cove.example/cove/fault"
+	"cove.example/cove/reason"
 )
 
 // Trusted is the table of services that may pass a registry's network rules
@@ -226,7 +228,7 @@ const (
 // guesses at passwords answered nor make the server work for them.
 func liftable(f *Facts, v *Verdict) bool {
 	switch Reason(v.Reason) {
-	case PublicAccessOff, NoRule, NoSubnetRule, KindNotServed, NoServiceEndpoint:
+	case reason.PublicAccessOff, reason.NoRule, reason.NoSubnetRule, reason.KindNotServed, reason.NoServiceEndpoint:
 	default:
 		return false
 	}
@@ -240,21 +242,57 @@ func liftable(f *Facts, v *Verdict) bool {
 			return true
 		}
 	}
-	if len(f.Trusted.listed) == 0 {
-		return false
-	}
-	// A password for somebody who is not on the list is not verified.
-	if c, ok := parseAuthorization(f.Ask.Authority); ok && c.method == ByPassword && c.user != zeroUser {
-		if _, listed := f.Trusted.listed[strings.ToLower(c.user)]; !listed {
-			return false
-		}
-	}
 	for _, i := range f.Trusted.listed {
 		if f.Trusted.services[i].open(f) == "" {
 			return true
 		}
 	}
 	return false
+}
+
+// worthProving reports whether a credential that came with a request could prove
+// somebody whom a liftable refusal is lifted for: a password for whoever is not
+// on the operator's list is not verified.
+func (g *Guard) worthProving(ctx context.Context, f *Facts) bool {
+	if s := f.Trusted.ofMember(f); s != nil && s.open(f) == "" {
+		return true
+	}
+	c, ok := parseAuthorization(f.Ask.Authority)
+	if !ok || c.method != ByPassword || c.user == zeroUser {
+		return true
+	}
+	user := strings.ToLower(c.user)
+	_, listed := f.Trusted.listed[user]
+	return listed || directory.IsID(user) && g.aliases(ctx, f)[user]
+}
+
+// aliasesAge is how old the answer of aliases may be: strangers who guess must
+// not make the directory work for each guess.
+const aliasesAge = 10 * time.Second
+
+// aliases are the client ids of those whom the operator has listed by object
+// id: the list may have either, and passwords come with client ids. They say
+// only whose password is worth verifying, so an old answer opens nothing.
+func (g *Guard) aliases(ctx context.Context, f *Facts) map[string]bool {
+	g.listed.Lock()
+	known, fresh := g.listed.clients, g.listed.clients != nil && f.Now.Before(g.listed.until)
+	if !fresh {
+		g.listed.until = f.Now.Add(aliasesAge)
+	}
+	g.listed.Unlock()
+	if fresh {
+		return known
+	}
+	clients := map[string]bool{}
+	for id := range f.Trusted.listed {
+		if who, err := g.Directory.Principal(ctx, id); err == nil {
+			clients[strings.ToLower(who.AppID)] = true
+		}
+	}
+	g.listed.Lock()
+	defer g.listed.Unlock()
+	g.listed.clients = clients
+	return clients
 }
 
 // lift lets a caller who has proved to be a trusted service, and who holds a

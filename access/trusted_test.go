@@ -58,8 +58,33 @@ func TestGuessesAtAClosedRegistryReadLikeStrangers(t *testing.T) {
 	}
 }
 
+// Who is on the operator's list by its object id passes with its client id and
+// secret, too, and nobody else does: the list may have either. row:24
+func TestAServiceListedByItsObjectId(t *testing.T) {
+	w := open(t)
+	scanner, secret := w.application(t, w.admin.Tenant)
+	other, otherSecret := w.application(t, w.admin.Tenant)
+	var err error
+	w.Trusted, err = access.ParseTrusted(strings.NewReader("services: [{name: defender, identities: [" + scanner.ObjectID + "]}]"))
+	must(t, err)
+	w.change("harbor", func(s *registry.Settings) { s.PublicAccess, s.Bypass = false, true })
+	for who, want := range map[*directory.Client]string{&scanner: "allowed", &other: "COVE-NET-001"} {
+		w.grant(t, *who, policy.RoleAcrPull, w.registryID("harbor"))
+		pass := secret
+		if who == &other {
+			pass = otherSecret
+		}
+		if got := outcome(w.Check(t.Context(), ask(basic(who.AppID, pass), repo("team/app", "pull")))); got != want {
+			t.Errorf("%s: %s, want %s", who.AppID, got, want)
+		}
+	}
+	if v := w.Check(t.Context(), ask(basic(scanner.AppID, "wrong"), repo("team/app", "pull"))); v.Refusal != access.Network {
+		t.Errorf("with a wrong secret: %s", v.Reason)
+	}
+}
+
 // Nobody is verified where nothing could come of it: the directory is not even
-// asked.
+// asked about them.
 func TestStrangersCredentialsAreNotLookedAt(t *testing.T) {
 	w := open(t)
 	other, secret := w.application(t, w.admin.Tenant)

@@ -64,7 +64,7 @@ func TestViewersAndFields(t *testing.T) {
 			if v.Allow {
 				t.Fatal("allowed")
 			}
-			e := audit.Event{ID: id, Operation: "ManifestGet", Status: 401, Detail: Detail(v)}
+			e := audit.Event{ID: id, Operation: "ManifestGet", Status: 401, Detail: detail(v)}
 			full, err := Explain(e)
 			if err != nil {
 				t.Fatal(err)
@@ -95,7 +95,7 @@ func TestViewersAndFields(t *testing.T) {
 			f.Registry = harbor(closed)
 			f.Endpoint = (*network.Endpoint)(nil)
 			f.Ask.Origin = outside("203.0.113.9")
-			if got := SubjectOf(audit.Event{Detail: Detail(Decide(f))}); got != "" {
+			if got := SubjectOf(audit.Event{Detail: detail(Decide(f))}); got != "" {
 				t.Errorf("a caller that the network refused is the subject: %q", got)
 			}
 			if strings.Contains(v.Public, "99999999") || strings.Contains(v.Public, "203.0.113.0/28") {

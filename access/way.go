@@ -6,6 +6,7 @@ import (
 
 	"cove.example/cove/link"
 	"cove.example/cove/network"
+	"cove.example/cove/reason"
 )
 
 // LinkLookup finds the private endpoint that a cloud's private link (the form
@@ -65,9 +66,9 @@ func (r *record) origin() link.Origin {
 // network has chosen.
 func admitLink(f *Facts, v *Verdict) bool {
 	if f.Ask.Origin.Link == "" {
-		return refuse(v, Network, LinkMissing, stageEndpoint, linkMissing)
+		return refuse(v, Network, reason.LinkMissing, stageEndpoint, linkMissing)
 	}
-	return refuse(v, Network, LinkUnknown, stageEndpoint, linkUnknown)
+	return refuse(v, Network, reason.LinkUnknown, stageEndpoint, linkUnknown)
 }
 
 // stepWay is how a caller arrived, in words.
@@ -78,10 +79,14 @@ func (r *record) stepWay(out Step, f finding) Step {
 		out.Why = "at this machine's address " + address(r.At) + ", which is one of the virtual network " + last(r.Network)
 	case arrivedLink:
 		out.Input = address(r.From)
-		out.Why = "through the balancer " + address(r.Balancer) + ", which named no private link"
+		by := "a balancer" // in a supposition nobody says which
+		if r.Balancer.IsValid() {
+			by = "the balancer " + address(r.Balancer)
+		}
+		out.Why = "through " + by + ", which named no private link"
 		if r.Link != "" {
 			out.Rule = r.Link
-			out.Why = "through the balancer " + address(r.Balancer) + ", as " + linkWords(r.Link)
+			out.Why = "through " + by + ", as " + linkWords(r.Link)
 		}
 	case linkUnknown:
 		out.Outcome, out.Input = Failed, r.Link

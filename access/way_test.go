@@ -69,7 +69,7 @@ func TestWayIsRemembered(t *testing.T) {
 	} {
 		f := Facts{Ask: Ask{ID: id, Origin: from, Host: host, Want: []Scope{app}}, Registry: harbor(closed)}
 		v := Decide(f)
-		e := audit.Event{ID: f.Ask.ID, Detail: Detail(v)}
+		e := audit.Event{ID: f.Ask.ID, Detail: detail(v)}
 		x, err := Explain(e)
 		if err != nil || !strings.Contains(x.Steps[0].Why, words) {
 			t.Errorf("explained as %q, %v, want %q", x.Steps[0].Why, err, words)

@@ -44,11 +44,13 @@ func Describe(err error) Envelope {
 		if e.Code != "" {
 			p.Code = e.Code
 		}
-		for _, f := range e.Fields {
-			p.Details = append(p.Details, Problem{Code: "InvalidParameter", Target: f.Path, Message: f.Message})
-		}
 		if len(e.Fields) == 1 {
 			p.Target = e.Fields[0].Path
+		}
+		if len(e.Fields) > 1 || e.Code == "" {
+			for _, f := range e.Fields {
+				p.Details = append(p.Details, Problem{Code: "InvalidParameter", Target: f.Path, Message: f.Message})
+			}
 		}
 	}
 	return Envelope{p}

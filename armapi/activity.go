@@ -23,8 +23,9 @@ const (
 const actionActivity = "Microsoft.Insights/eventtypes/values/read"
 
 // activity answers `az monitor activity-log list` from the record of changes:
-// which resources were made, changed and deleted, when and by whom, as far as
-// the caller may know. The newest come first.
+// which resources were made, changed and deleted, when and by whom, and from
+// the events, which changes were refused; as far as the caller may know. The
+// newest come first.
 func (s *Server) activity(ctx context.Context, c *Call) (Reply, error) {
 	if s.History == nil {
 		return Reply{}, errNoRoute.Detail("This server has no activity log.")
@@ -37,14 +38,14 @@ func (s *Server) activity(ctx context.Context, c *Call) (Reply, error) {
 	if err != nil {
 		return Reply{}, err
 	}
-	number := int64(0)
-	if token := c.Query.Get("$skiptoken"); token != "" {
-		if number, err = strconv.ParseInt(token, 10, 64); err != nil || number < 1 {
-			return Reply{}, resource.ErrToken
-		}
+	number, before, err := activityToken(c.Query.Get("$skiptoken"))
+	if err != nil {
+		return Reply{}, err
 	}
 	sub := resource.SubscriptionID(c.ID.Subscription())
-	page := resource.Page{Items: []resource.Object{}}
+	var found []moment
+	reached := before // the time of the oldest change that was looked at
+looks:
 	for range activityLooks {
 		list, next, err := s.History.Before(ctx, number)
 		if err != nil {
@@ -55,21 +56,33 @@ func (s *Server) activity(ctx context.Context, c *Call) (Reply, error) {
 				next = 0 // the others are older still
 				break
 			}
-			if len(page.Items) == activityPage {
-				page.Next = strconv.FormatInt(number, 10)
-				return Reply{Status: http.StatusOK, Body: s.page(c, page)}, nil
+			if len(found) == activityPage {
+				break looks
 			}
-			number = p.Number
-			if p.ID.Within(sub) && s.shown(p.ID) && want.holds(p) && c.may(actionActivity, p.ID) == nil {
-				page.Items = append(page.Items, pick(fields, s.happened(c, p)))
+			number, reached = p.Number, p.Time
+			d := deed{p.Time, p.ID, p.By, p.Request, "Succeeded"}
+			if p.ID.Within(sub) && s.shown(p.ID) && want.holds(d) && c.may(actionActivity, p.ID) == nil {
+				found = append(found, moment{p.Time, s.happened(c, p)})
 			}
 		}
 		if number = next; number == 0 {
+			reached = time.Time{}
 			break
 		}
 	}
+	if number == 0 || !reached.IsZero() {
+		refused, err := s.refusals(ctx, c, want, reached, before)
+		if err != nil {
+			return Reply{}, err
+		}
+		found = append(found, refused...)
+	}
+	page := resource.Page{Items: newestFirst(found)}
+	for i := range page.Items {
+		page.Items[i] = pick(fields, page.Items[i])
+	}
 	if number > 0 {
-		page.Next = strconv.FormatInt(number, 10)
+		page.Next = fmt.Sprintf("%d.%d", number, reached.UnixMicro())
 	}
 	return Reply{Status: http.StatusOK, Body: s.page(c, page)}, nil
 }
@@ -85,26 +98,51 @@ func (s *Server) shown(id arm.ID) bool {
 	return false
 }
 
-// happened is a change as the activity log has it. Of what was only asked for
-// and refused there is no record, so every one has succeeded.
+// activityToken reads where a page goes on: a change's number, and the time
+// before which refusals are still to be told.
+func activityToken(token string) (number int64, before time.Time, err error) {
+	if token == "" {
+		return 0, before, nil
+	}
+	first, second, _ := strings.Cut(token, ".")
+	number, err = strconv.ParseInt(first, 10, 64)
+	micros, bad := strconv.ParseInt(second, 10, 64)
+	if err != nil || bad != nil || number < 1 {
+		return 0, before, resource.ErrToken
+	}
+	if micros > 0 {
+		before = time.UnixMicro(micros)
+	}
+	return number, before, nil
+}
+
+// happened is a change as the activity log has it.
 func (s *Server) happened(c *Call, p resource.Past) resource.Object {
-	typ := s.Service.Canonical(p.ID.Type())
-	provider, _, _ := strings.Cut(typ, "/")
 	verb := "write"
 	if p.Op == "delete" {
 		verb = "delete"
 	}
-	word := func(v string) resource.Object { return resource.Object{"value": v, "localizedValue": v} }
-	at := p.Time.UTC().Format(time.RFC3339Nano)
 	// A number of the record as a GUID: the same each time it is asked for.
 	id := fmt.Sprintf("%08x-%04x-8000-8000-%012x", uint32(p.Number>>32), uint16(p.Number>>16), p.Number&0xffffffffffff)
+	o := s.entry(c, p.ID, permission(s.Service.Canonical(p.ID.Type()), verb), p.Time, id)
+	o["caller"], o["level"], o["status"], o["subStatus"] = p.By, "Informational", word("Succeeded"), word("")
+	o["correlationId"], o["operationId"] = p.Request, p.Request
+	return o
+}
+
+func word(v string) resource.Object { return resource.Object{"value": v, "localizedValue": v} }
+
+// entry is what all entries of the activity log have.
+func (s *Server) entry(c *Call, of arm.ID, action string, t time.Time, id string) resource.Object {
+	typ := s.Service.Canonical(of.Type())
+	at := t.UTC().Format(time.RFC3339Nano)
 	return resource.Object{
-		"id": p.ID.String() + "/events/" + id + "/ticks/" + strconv.FormatInt(p.Time.UnixMicro(), 10), "eventDataId": id,
-		"eventTimestamp": at, "submissionTimestamp": at, "caller": p.By, "level": "Informational", "category": word("Administrative"),
-		"operationName": word(permission(typ, verb)), "status": word("Succeeded"), "subStatus": word(""), "eventName": word("EndRequest"),
-		"resourceId": p.ID.String(), "resourceGroupName": p.ID.Group(), "resourceProviderName": word(provider), "resourceType": word(typ),
+		"id": of.String() + "/events/" + id + "/ticks/" + strconv.FormatInt(t.UnixMicro(), 10), "eventDataId": id,
+		"eventTimestamp": at, "submissionTimestamp": at, "category": word("Administrative"),
+		"operationName": word(action), "eventName": word("EndRequest"),
+		"resourceId": of.String(), "resourceGroupName": of.Group(), "resourceProviderName": word(providerOf(typ)), "resourceType": word(typ),
 		"subscriptionId": c.ID.Subscription(), "tenantId": c.Caller.Tenant, "channels": "Operation",
-		"authorization": resource.Object{"action": permission(typ, verb), "scope": p.ID.String()},
+		"authorization": resource.Object{"action": action, "scope": of.String()},
 	}
 }
 
@@ -163,26 +201,35 @@ func activityTime(s string) (time.Time, error) {
 	return at, err
 }
 
-func (a activities) holds(p resource.Past) bool {
-	if !a.to.IsZero() && p.Time.After(a.to) {
+// deed is what a filter looks at: something that was done, or refused.
+type deed struct {
+	at          time.Time
+	id          arm.ID
+	by, request string
+	status      string
+}
+
+func (a activities) holds(d deed) bool {
+	if !a.to.IsZero() && d.at.After(a.to) {
 		return false
 	}
 	for _, t := range a.terms {
 		ok := false
 		switch t.field {
 		case "resourcegroupname":
-			ok = strings.EqualFold(p.ID.Group(), t.value)
+			ok = strings.EqualFold(d.id.Group(), t.value)
 		case "resourceid", "resourceuri":
-			ok = strings.EqualFold(p.ID.String(), t.value)
+			ok = strings.EqualFold(d.id.String(), t.value)
 		case "resourceprovider":
-			provider, _, _ := strings.Cut(p.ID.Type(), "/")
-			ok = strings.EqualFold(provider, t.value)
+			ok = strings.EqualFold(providerOf(d.id.Type()), t.value)
 		case "resourcetype":
-			ok = strings.EqualFold(p.ID.Type(), t.value)
+			ok = strings.EqualFold(d.id.Type(), t.value)
 		case "caller":
-			ok = p.By != "" && strings.EqualFold(p.By, t.value)
+			ok = d.by != "" && strings.EqualFold(d.by, t.value)
 		case "status":
-			ok = strings.EqualFold(t.value, "Succeeded")
+			ok = strings.EqualFold(t.value, d.status)
+		case "correlationid":
+			ok = d.request != "" && strings.EqualFold(d.request, t.value)
 		case "eventchannels":
 			ok = true
 			for _, channel := range strings.Split(t.value, ",") {
@@ -190,7 +237,7 @@ func (a activities) holds(p resource.Past) bool {
 			}
 		}
 		if !ok {
-			return false // the record has no correlation ids: none is that one
+			return false
 		}
 	}
 	return true

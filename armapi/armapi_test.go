@@ -50,7 +50,9 @@ func (p people) Authenticate(_ context.Context, header string) (resource.Caller,
 	if !ok {
 		return resource.Caller{}, fault.Coded(fault.Unauthenticated, "InvalidAuthenticationToken", "The access token is invalid.")
 	}
-	holds := func(scope arm.ID) bool { return name == "reader" && arm.MustID(harbor).Within(scope) }
+	holds := func(scope arm.ID) bool {
+		return (name == "reader" || name == "puller") && arm.MustID(harbor).Within(scope)
+	}
 	return resource.Caller{ObjectID: "oid-" + name, Name: "app-" + name, Tenant: "t1", May: may, Holds: holds}, nil
 }
 
@@ -89,14 +91,20 @@ func open(t *testing.T, db *store.DB) *site {
 			return id.Within(arm.MustID(scope)) && slices.Contains(actions, action)
 		}
 	}
+	events, err := db.Events(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { events.Close() })
 	s := &site{t: t, db: db, log: &bytes.Buffer{}}
 	server, err := armapi.New(armapi.Config{
 		Service: service, Host: "management.cove.internal", Authority: "https://login.cove.internal/t1",
-		Log: slog.New(slog.NewJSONHandler(s.log, nil)), History: store.NewResources(db),
+		Log: slog.New(slog.NewJSONHandler(s.log, nil)), History: store.NewResources(db), Refusals: events,
 		Auth: people{
 			"owner":    func(_ string, id arm.ID) bool { return !id.IsZero() && id.Within(arm.MustID(sub)) },
 			"stranger": func(string, arm.ID) bool { return false },
 			"reader":   under(harbor, "Microsoft.ContainerRegistry/registries/read"),
+			"puller":   under(harbor, "Microsoft.ContainerRegistry/registries/pull/read"),
 			"auditor":  under(harbor, policy.TypeAssignments+"/read"),
 			"clerk":    under(sub, "Microsoft.Resources/subscriptions/resourceGroups/read", "Microsoft.Resources/subscriptions/read"),
 		},
@@ -304,6 +312,8 @@ func TestNobodyLearnsAnything(t *testing.T) {
 }
 
 // A caller without rights is told the same of what is there and what is not.
+//
+// Published failure 16.
 func TestTheDeniedCannotTellWhatExists(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		s := open(t, db)
@@ -616,6 +626,8 @@ func TestExtraRoutes(t *testing.T) {
 
 // A route that says nothing about who may use it keeps the server from
 // starting.
+//
+// Published failure 49.
 func TestNoRouteWithoutAnAuthorizationRow(t *testing.T) {
 	do := func(context.Context, *armapi.Call) (armapi.Reply, error) { return armapi.Reply{}, nil }
 	for _, r := range []armapi.Route{

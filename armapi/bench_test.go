@@ -22,8 +22,13 @@ import (
 // the store. cpu-µs/op is this process's own time, to the fsync's exclusion;
 // the targets are 300 for GET, 1000 for PUT, 50,000 for a list of 1,000.
 func BenchmarkStored(b *testing.B) {
+	b.Run("sqlite", func(b *testing.B) { stored(b, storetest.SQLite) })
+	b.Run("postgres", func(b *testing.B) { stored(b, storetest.Postgres) })
+}
+
+func stored(b *testing.B, database func(testing.TB) string) {
 	for _, n := range []int{10, 100_000} {
-		db := storetest.Open(b, storetest.SQLite(b))
+		db := storetest.Open(b, database(b))
 		box, err := seal.New(bytes.Repeat([]byte{7}, 32))
 		if err != nil {
 			b.Fatal(err)

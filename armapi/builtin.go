@@ -2,6 +2,7 @@ package armapi
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/http"
 	"slices"
@@ -13,10 +14,11 @@ import (
 	"cove.example/cove/resource"
 )
 
+const own = "Microsoft.Resources/subscriptions/"
+
 // builtin are the operations of ARM itself.
 func (s *Server) builtin() []Route {
 	const sub = "/subscriptions/{subscription}"
-	const own = "Microsoft.Resources/subscriptions/"
 	const zones = sub + "/resourceGroups/{group}/providers/Microsoft.Network/privateDnsZones"
 	return []Route{
 		{Method: http.MethodGet, Pattern: "/subscriptions", Each: true, Do: s.subscriptions},
@@ -68,7 +70,7 @@ func (s *Server) resources(ctx context.Context, c *Call) (Reply, error) {
 	if err != nil {
 		return Reply{}, err
 	}
-	return s.list(ctx, c, resource.ListQuery{Item: func(d resource.Doc) resource.Object {
+	reply, err := s.list(ctx, c, resource.ListQuery{Item: func(d resource.Doc) resource.Object {
 		item := resource.Object{"id": d.ID.String(), "name": d.ID.Name(), "type": s.Service.Canonical(d.ID.Type())}
 		for _, name := range []string{"location", "tags", "kind", "managedBy", "plan", "sku", "identity", "zones", "extendedLocation"} {
 			if v, ok := d.Body[name]; ok {
@@ -90,6 +92,12 @@ func (s *Server) resources(ctx context.Context, c *Call) (Reply, error) {
 		}
 		return item
 	}})
+	// A role for data alone shows no resource, and yet its holder asks here
+	// first: told that there is nothing to see, az goes on to the login server.
+	if errors.Is(err, errDenied) && c.sees(own+"resources/read", c.ID) == nil {
+		return Reply{Status: http.StatusOK, Body: s.page(c, resource.Page{Items: []resource.Object{}})}, nil
+	}
+	return reply, err
 }
 
 // expansions reads the $expand of a list of resources: names from a fixed

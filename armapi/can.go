@@ -31,6 +31,7 @@ func Can(a *whatif.Asker) Route {
 			q.Registry = bad.id(c.Body, "registry", true)
 			q.Who = bad.who(c.Body)
 			q.Want = bad.scopes(c.Body)
+			q.Digest, _ = c.Body["digest"].(string)
 			q.From.Subnet = bad.id(c.Body, "from.subnet", false)
 			q.From.Kind, _ = resource.Lookup(c.Body, "from.kind").(string)
 			if s, _ := resource.Lookup(c.Body, "from.address").(string); s != "" {

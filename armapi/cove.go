@@ -2,6 +2,7 @@ package armapi
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -13,11 +14,17 @@ import (
 	"cove.example/cove/resource"
 )
 
+// Journal is a log of events that can be asked.
+type Journal interface {
+	audit.Log
+	audit.Scanner
+}
+
 // Decisions answers `cove explain`: one decision by a prefix of its
 // correlation id. Whom it was about learns what concerns them; whoever else may
 // not read the registry is told what they would be told of an id that does not
 // exist.
-func Decisions(log audit.Log, guard *access.Guard, now func() time.Time) Route {
+func Decisions(log Journal, guard *access.Guard, now func() time.Time) Route {
 	return Route{
 		Method: http.MethodGet, Pattern: "/subscriptions/{subscription}/providers/Cove.Diagnostics/decisions/{id}", Each: true,
 		Do: func(ctx context.Context, c *Call) (Reply, error) {
@@ -57,17 +64,28 @@ func Decisions(log audit.Log, guard *access.Guard, now func() time.Time) Route {
 	}
 }
 
-// alike counts the refusals like e since a time, as far as the newest events
-// tell.
-func alike(ctx context.Context, log audit.Log, e audit.Event, since time.Time) (n int, err error) {
-	list, err := log.Recent(ctx, e.Table, e.Registry, since, recentLimit)
-	for _, x := range list {
-		if x.Reason == e.Reason {
-			n++
+// maxAlike bounds a count: beyond it, it is "many".
+const maxAlike = 1000
+
+// alike counts the refusals like e since a time, maxAlike at most.
+func alike(ctx context.Context, log audit.Scanner, e audit.Event, since time.Time) (n int, err error) {
+	q := audit.Query{
+		Table: e.Table, From: since, Within: []string{e.Registry}, Statuses: []int{e.Status}, Select: []audit.Field{audit.FieldReason},
+		Where: []audit.In{{Field: audit.FieldReason, Values: []string{e.Reason}}},
+	}
+	err = log.Scan(ctx, q, func(*audit.Event) error {
+		if n++; n == maxAlike {
+			return errMany
 		}
+		return nil
+	})
+	if errors.Is(err, errMany) {
+		err = nil
 	}
 	return n, err
 }
+
+var errMany = errors.New("as many as are counted")
 
 // recentLimit bounds a list of events; the newest come first.
 const recentLimit = 500

@@ -214,11 +214,8 @@ func (s *Server) define(name string) func(context.Context, *Call) (Reply, error)
 		if err != nil {
 			return Reply{}, err
 		}
-		status := http.StatusOK
-		if r.Created {
-			status = http.StatusCreated
-		}
-		return Reply{Status: status, Body: customized(r.Body, name, c.ID), ETag: r.ETag}, nil
+		// 201 for a change too: az takes no other status.
+		return Reply{Status: http.StatusCreated, Body: customized(r.Body, name, c.ID), ETag: r.ETag}, nil
 	}
 }
 
@@ -253,12 +250,11 @@ func definitionID(name string, at arm.ID) string {
 
 // customized is a custom role's document in ARM's shape.
 func customized(body resource.Object, name string, at arm.ID) resource.Object {
-	properties, _ := body["properties"].(resource.Object)
-	shown := resource.Clone(properties)
-	delete(shown, "provisioningState") // which role definitions do not have
-	return resource.Object{
-		"id": definitionID(name, at), "name": strings.ToLower(name), "type": policy.TypeDefinitions, "properties": shown,
-	}
+	shown := resource.Clone(body)
+	shown["id"], shown["name"], shown["type"] = definitionID(name, at), strings.ToLower(name), policy.TypeDefinitions
+	resource.Remove(shown, "properties.provisioningState") // which role definitions do not have
+	delete(shown, "etag")
+	return shown
 }
 
 // defined is a built-in role in ARM's shape.

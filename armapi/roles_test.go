@@ -136,10 +136,10 @@ func TestCustomRolesAreDefined(t *testing.T) {
 		}
 		// What was got is put: nothing changes.
 		got := s.expect(http.StatusOK, "owner", "GET", sub+at+name+version, "")
-		if again := s.expect(http.StatusOK, "owner", "PUT", sub+at+name+version, got.text); again.text != got.text {
+		if again := s.expect(http.StatusCreated, "owner", "PUT", sub+at+name+version, got.text); again.text != got.text {
 			t.Errorf("put what was got:\n%s\n%s", got.text, again.text)
 		}
-		s.expect(http.StatusOK, "owner", "PUT", sub+at+name+version, body("Reader of repositories", `"`+sub+`"`, lists))
+		s.expect(http.StatusCreated, "owner", "PUT", sub+at+name+version, body("Reader of repositories", `"`+sub+`"`, lists))
 		list := func(scope, filter string) int {
 			t.Helper()
 			got := s.expect(http.StatusOK, "owner", "GET", scope+strings.TrimSuffix(at, "/")+version+"&$filter="+url.QueryEscape(filter), "")

@@ -43,6 +43,15 @@ func compile(r Route) (route, error) {
 	return route{r, strings.Split(r.Pattern[1:], "/")}, nil
 }
 
+// Routes are the operations that are no plain verb on a document, in the order
+// in which a request is compared with them.
+func (s *Server) Routes() (out []Route) {
+	for _, r := range s.routes {
+		out = append(out, r.Route)
+	}
+	return out
+}
+
 // match returns the parameters of a path, or nil where it is another.
 func (r *route) match(segments []string) map[string]string {
 	if len(segments) != len(r.segments) {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"cove.example/cove/arm"
+	"cove.example/cove/audit"
 	"cove.example/cove/link"
 	"cove.example/cove/resource"
 )
@@ -42,8 +43,11 @@ type Config struct {
 	Groups func(ctx context.Context, principal string) ([]string, error)
 	// History is what the activity log is made of; nil is no activity log.
 	History resource.History
-	Now     func() time.Time
-	Log     *slog.Logger // one line a request; nil is none
+	// Refusals is where changes that were refused are kept for the activity
+	// log; nil keeps none.
+	Refusals audit.Log
+	Now      func() time.Time
+	Log      *slog.Logger // one line a request; nil is none
 }
 
 // Server answers the requests of the control plane.
@@ -83,6 +87,8 @@ type Call struct {
 	Caller    resource.Caller
 	Origin    link.Origin
 	Request   string // the correlation id, a GUID
+
+	lacks lacked
 }
 
 // Reply is what a handler has to say.
@@ -112,6 +118,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var why string
 	if err != nil {
 		reply = s.refuse(h, err)
+		s.refused(c, r, reply.Status)
 		why = err.Error()
 	}
 	write(w, r.Method, reply)
@@ -137,6 +144,8 @@ func (s *Server) answer(c *Call, w http.ResponseWriter, r *http.Request) (Reply,
 			return Reply{}, err
 		}
 		c.Caller = caller
+		c.Caller.Request = c.Request
+		c.Caller.May = c.lacks.watch(caller.May)
 	}
 	if spelling != nil {
 		return Reply{}, spelling

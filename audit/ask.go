@@ -69,12 +69,13 @@ func common(table string) []column {
 
 // columns are those of each table, by its Azure name.
 var columns = map[string][]column{
-	azureLoginEvents: append(common(azureLoginEvents), fixed("JwtId", "")),
+	azureLoginEvents: append(common(azureLoginEvents),
+		textOf("JwtId", FieldDetail, func(e *Event) string { return e.TokenID() })),
 	azureRepositoryEvents: append(common(azureRepositoryEvents),
 		textOf("Tag", FieldTag, func(e *Event) string { return e.Tag }),
 		textOf("Digest", FieldDigest, func(e *Event) string { return e.Digest }),
 		textOf("MediaType", FieldMediaType, func(e *Event) string { return e.MediaType }),
-		fixed("ArtifactType", ""),
+		textOf("ArtifactType", FieldArtifactType, func(e *Event) string { return e.ArtifactType }),
 		column{kql.Column{Name: "Size", Type: kql.Int}, []Field{FieldSize}, func(e *Event) kql.Value { return kql.Num(e.Size) }},
 	),
 }
@@ -275,7 +276,7 @@ func narrow(q *Query, c column, f kql.Filter) {
 		if f.Values != nil {
 			q.Where = append(q.Where, In{Field: field, Values: f.Values})
 		}
-	case FieldDuration, FieldSize, FieldRegistry:
+	case FieldDuration, FieldSize, FieldRegistry, FieldDetail:
 		// The column is made of the field and is not the same.
 	default:
 		if f.Values != nil {

@@ -18,32 +18,66 @@ import (
 // (ContainerRegistryLoginEvents, ContainerRegistryRepositoryEvents) with
 // DecisionId and ReasonCode added; Detail holds the decision's steps.
 type Event struct {
-	ID         string    // correlation id
-	Time       time.Time // TimeGenerated
-	Table      string    // LoginEvents or RepositoryEvents
-	Registry   string    // resource id, Key form; _ResourceId
-	Host       string    // LoginServer
-	Operation  string    // OperationName, one of Operations
-	Identity   string
-	Tenant     string // UserTenantId
-	CallerIP   string // CallerIpAddress
-	UserAgent  string
-	Repository string
-	Tag        string
-	Digest     string
-	MediaType  string
-	Size       int64
-	Status     int // ResultDescription
-	Duration   time.Duration
-	Region     string
-	Reason     string          // ReasonCode, "" when allowed
-	Detail     json.RawMessage // access.Step list and what explain needs besides
+	ID           string    // correlation id
+	Time         time.Time // TimeGenerated
+	Table        string    // LoginEvents, RepositoryEvents or AdministrativeEvents
+	Registry     string    // resource id, Key form; _ResourceId
+	Host         string    // LoginServer
+	Operation    string    // OperationName, one of Operations but for administrative events
+	Identity     string
+	Tenant       string // UserTenantId
+	CallerIP     string // CallerIpAddress
+	UserAgent    string
+	Repository   string
+	Tag          string
+	Digest       string
+	MediaType    string
+	ArtifactType string // of a manifest: what it says itself, else its config's media type
+	Size         int64
+	Status       int // ResultDescription
+	Duration     time.Duration
+	Region       string
+	Reason       string          // ReasonCode, "" when allowed
+	Detail       json.RawMessage // the decision, as explain needs it
+	// Decision is of a new event what becomes its Detail as JSON. That is made
+	// when the event is kept: a request does not wait for it. Whoever records
+	// the event does not change it any more.
+	Decision any
+}
+
+// TokenID is the id (jti) of the token that the request was given or, where it
+// was given none, of the one that it showed; "" where there was neither, or
+// the one shown was not one of ours.
+func (e *Event) TokenID() string {
+	detail := e.Detail
+	if e.Decision != nil {
+		detail, _ = json.Marshal(e.Decision) // as in Record: what cannot be written is not there
+	}
+	var kept struct {
+		Token string `json:"jti"`
+	}
+	if len(detail) == 0 || json.Unmarshal(detail, &kept) != nil {
+		return ""
+	}
+	return kept.Token
 }
 
 // The tables.
 const (
 	LoginEvents      = "LoginEvents"
 	RepositoryEvents = "RepositoryEvents"
+	// AdministrativeEvents are of any resource, whose id is the event's Registry:
+	// changes that the control plane has refused, with the action that was
+	// lacking as Operation; and what the server has found or found mended by
+	// itself, with the words as Detail. The activity log shows them, queries do
+	// not.
+	AdministrativeEvents = "AdministrativeEvents"
+)
+
+// The operations of what the server finds by itself.
+const (
+	Found  = "Cove.Diagnostics/findings/found/action"
+	Mended = "Cove.Diagnostics/findings/mended/action"
 )
 
 // Operations are what OperationName may be, in Azure's words.

@@ -24,6 +24,7 @@ const (
 	FieldTag
 	FieldDigest
 	FieldMediaType
+	FieldArtifactType
 	FieldSize
 	FieldStatus
 	FieldDuration
@@ -52,7 +53,7 @@ type In struct {
 
 // Query selects events. All that is set must hold.
 type Query struct {
-	Table    string    // "" is both
+	Table    string    // "" is all
 	From, To time.Time // both are inside; zero is open
 	// Within are scopes, in Key form: events of registries at or below one of
 	// them, and with "" those of no registry. Nil is all.

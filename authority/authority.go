@@ -161,11 +161,16 @@ func (a *Authority) Fingerprint() string {
 
 // GetCertificate is for tls.Config. A handshake without a server name, or for
 // a name that is not ours, fails: who connects to an address learns no name.
+//
+// A name in a private zone is an alias for resolvers alone. Who asks for it is
+// shown the certificate of the name that it stands for: the client refuses it,
+// and says which name it is valid for.
 func (a *Authority) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	name := strings.ToLower(hello.ServerName)
 	if name == "" || strings.HasSuffix(name, ".") || len(name) > 253 {
 		return nil, ErrNotServed
 	}
+	name = strings.Replace(name, ".privatelink.", ".", 1)
 	ctx := hello.Context()
 	if ctx == nil {
 		ctx = context.Background()
@@ -244,8 +249,14 @@ func (a *Authority) TLS() *tls.Config {
 			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
 			tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 		},
-		NextProtos:     []string{"h2", "http/1.1"},
-		GetCertificate: a.GetCertificate,
+		NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			c, err := a.GetCertificate(hello)
+			if errors.Is(err, ErrNotServed) {
+				return nil, nil // the alert unrecognized_name; an error would read as a fault of the server
+			}
+			return c, err
+		},
 	}
 }
 

@@ -96,6 +96,24 @@ func TestALeafIsMadeForOurNamesAndRefusedForOthers(t *testing.T) {
 	}
 }
 
+// What a client says of a name that is not ours, and of a registry's private
+// name, tells which mistake it was.
+func TestRefusalsNameTheMistake(t *testing.T) {
+	c := &clock{time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)}
+	a := open(t, t.TempDir(), c)
+	addr := serve(t, a)
+	for name, want := range map[string]string{
+		"somebody.else":                                       "remote error: tls: unrecognized name",
+		"somebody.privatelink.else":                           "remote error: tls: unrecognized name",
+		"myregistry.privatelink.cr.cove.internal":             "certificate is valid for myregistry.cr.cove.internal, not myregistry.privatelink.cr.cove.internal",
+		"myregistry.eastus.data.privatelink.cr.cove.internal": "certificate is valid for myregistry.eastus.data.cr.cove.internal, not ",
+	} {
+		if _, err := dial(a, c, addr, &tls.Config{ServerName: name}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", name, err, want)
+		}
+	}
+}
+
 func TestALeafIsKeptAndRenewedBeforeItEnds(t *testing.T) {
 	c := &clock{time.Date(2026, 11, 21, 9, 0, 0, 0, time.UTC)}
 	a := open(t, t.TempDir(), c)
@@ -149,6 +167,8 @@ func TestTheAuthorityStaysTheSameOverARestart(t *testing.T) {
 
 // TLS 1.0 and 1.1 and suites without forward secrecy are refused
 // (docs/published-failures.md, failure 46).
+//
+// Published failure 46.
 func TestOldTLSIsRefused(t *testing.T) {
 	c := &clock{time.Now()}
 	a := open(t, t.TempDir(), c)

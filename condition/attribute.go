@@ -26,7 +26,7 @@ func (p *parser) attribute() (source, domain, *Error) {
 	full := p.source(&p.now)
 	at := full[:strings.IndexByte(full, '[')]
 	inside := p.now.at + len(at) + 1
-	name := strings.TrimSpace(p.now.inner)
+	name := strings.Trim(p.now.inner, " \t\r\n") // as between words: no other space is one
 	switch at {
 	case "@Request", "@Environment":
 	case "@Resource", "@Principal":

@@ -117,6 +117,10 @@ func TestConditionsAreTrueOrNot(t *testing.T) {
 		{`'a\b' StringLike 'a\b'`, true, true},
 		{`'aXbYb' StringLikeIgnoreCase 'A*b'`, true, true},
 		{"'' StringLike '*'", true, true},
+		{"'€' StringLike '?'", true, true}, // a character, not a byte
+		{"'a€' StringLike '*?'", true, true},
+		{"'€' StringLike '??'", false, false},
+		{"'€' StringLike '*??'", false, false},
 		{"\n(\r\n\t1 NumericEquals 1\n)\n", true, true},
 	} {
 		parse, err := condition.Parse(c.text)
@@ -145,6 +149,24 @@ func TestErrorsPointAtTheColumn(t *testing.T) {
 		{"  ", "column 3: expected a condition"},
 		{"(1 NumericEquals 1", "column 19: expected AND, OR or the ) that closes the ( at column 1, found the end"},
 		{"1 NumericEquals 1)", "column 18: expected AND, OR or the end of the condition, found )"},
+		{")", "column 1: expected a condition, found )"},
+		{"()", "column 2: expected a condition, found )"},
+		{"((1 NumericEquals 1)", "column 21: expected AND, OR or the ) that closes the ( at column 1, found the end"},
+		{"(1 NumericEquals 1))", "column 20: expected AND, OR or the end of the condition, found )"},
+		{"!(1 NumericEquals 1", "column 20: expected AND, OR or the ) that closes the ( at column 2, found the end"},
+		{"(\n (1 NumericEquals 1\n) AND\n", "line 4, column 1: expected a condition, found the end"},
+		{"(\n (1 NumericEquals 1\n)\n", "line 4, column 1: expected AND, OR or the ) that closes the ( at column 1, found the end"},
+		{"(1 NumericEquals 1}", "column 19: expected AND, OR or the ) that closes the ( at column 1, found }"},
+		{"{'a' StringEquals 'a'", "column 6: expected } or a comma after a value, found StringEquals"},
+		{"'a'} StringEquals 'a'", "column 4: expected an operator such as StringEquals, found }"},
+		{"{{'a'}} ForAnyOfAnyValues:StringEquals 'a'", "column 2: expected a value: braces hold"},
+		{"ActionMatches{'x'}}", "column 19: expected AND, OR or the end of the condition, found }"},
+		{"ActionMatches{{'x'}}", "column 15: expected a pattern in single quotes, found {"},
+		{"ActionMatches'x'", "column 14: expected { after ActionMatches, found 'x'"},
+		{"SubOperationMatches{'x'", "column 24: expected } after the pattern, found the end"},
+		{"(1 NumericEquals 1 && (1 NumericEquals 1 OR 1 NumericEquals 1 AND 1 NumericEquals 1))", "column 63: expected parentheses: AND stands beside OR"},
+		{"1 NumericEquals 1 && 1 NumericEquals 1 AND NOT 1 NumericEquals 1 || 1 NumericEquals 1", "column 66: expected parentheses: OR stands beside AND"},
+		{"ActionMatches{'x'} OR !ActionMatches{'x'}\n\tAND Exists @Environment[UtcNow]", "line 2, column 2: expected parentheses: AND stands beside OR"},
 		{"1 NumericEquals 1 AND 1 NumericEquals 1 OR 1 NumericEquals 1", "column 41: expected parentheses: OR stands beside AND"},
 		{"1 NumericEquals 1 || 1 NumericEquals 1 && 1 NumericEquals 1", "column 40: expected parentheses: AND stands beside OR"},
 		{"1 NumericEquals 1 and 1 NumericEquals 1", "column 19: expected AND, OR or the end of the condition, found and"},
@@ -160,6 +182,17 @@ func TestErrorsPointAtTheColumn(t *testing.T) {
 		{repo + " ForAnyOfAnyValues:StringStartsWith {'x'}", "column 68: StringStartsWith does not go with ForAnyOfAnyValues"},
 		{repo + " ForAnyOfAnyValues:StringIs {'x'}", "column 86: there is no operator StringIs"},
 		{repo + " ForSome:StringEquals {'x'}", "column 68: there is no ForSome: expected ForAnyOfAnyValues,"},
+		{repo + " StringContains 'x'", "column 68: there is no operator StringContains"},
+		{repo + " StringEqualsIgnorecase 'x'", "column 68: there is no operator StringEqualsIgnorecase; it is written StringEqualsIgnoreCase"},
+		{repo + " StringIn {'x'}", "column 68: there is no operator StringIn"},
+		{repo + " = 'x'", "column 68: the character '=' has no meaning here"},
+		{"1 NumericLike 1", "column 3: there is no operator NumericLike"},
+		{"true BoolLike true", "column 6: there is no operator BoolLike"},
+		{"true ForAnyOfAnyValues:BoolEquals true", "column 6: BoolEquals does not go with ForAnyOfAnyValues"},
+		{"@Environment[UtcNow] ForAllOfAllValues:DateTimeEquals '2026-05-01T12:00:00Z'", "column 22: DateTimeEquals does not go with ForAllOfAllValues"},
+		{repo + " ForAnyOfAnyValues: StringEquals {'x'}", "column 86: there is no operator "},
+		{repo + " ForAnyOfAnyValues:StringEquals:x {'x'}", "column 86: there is no operator StringEquals:x"},
+		{repo + " forAnyOfAnyValues:StringEquals {'x'}", "column 68: there is no forAnyOfAnyValues"},
 		{repo + " StringEquals", "column 80: expected a value, found the end"},
 		{repo + " 'x'", "column 68: expected an operator such as StringEquals, found 'x'"},
 		{repo + " StringEquals 1", "column 81: StringEquals compares strings: expected a text in single quotes, found 1"},
@@ -184,6 +217,12 @@ func TestErrorsPointAtTheColumn(t *testing.T) {
 		{"@Principal[Microsoft.Directory/x:name] StringEquals 'x'", "column 1: a registry's requests have no @Principal attributes"},
 		{"@User[x] StringEquals 'x'", "column 1: there is no source @User: expected @Request or @Environment"},
 		{"@Request[Microsoft.ContainerRegistry/registries:name] StringEquals 'x'", "column 10: there is no attribute Microsoft.ContainerRegistry/registries:name; there are @Request["},
+		{"Exists @Environment[isPrivatelinks]", "column 21: there is no attribute isPrivatelinks; there are @Request["},
+		{"@Environment[] BoolEquals true", "column 14: there is no attribute ; there are"},
+		{"@Environment[\visPrivateLink] BoolEquals true", "column 14: there is no attribute \visPrivateLink; there are"}, // no blank of this language
+		{"@Environment[\u00a0isPrivateLink] BoolEquals true", "column 14: there is no attribute"},
+		{"@Environment [isPrivateLink] BoolEquals true", "column 13: expected [ and the name of an attribute after @Environment"},
+		{"1 NumericEquals 1 AND\n ('ä' StringEquals @Request[Microsoft.ContainerRegistry/registries/repositories:tag])", "line 2, column 29: there is no attribute Microsoft.ContainerRegistry/registries/repositories:tag"},
 		{"@Request[UtcNow] DateTimeLessThan '2026-05-01T01:00:00Z'", "column 1: UtcNow is not of @Request but of @Environment"},
 		{strings.TrimSuffix(repo, "]") + "<$key_case_sensitive$>] StringEquals 'x'", "column 10: Microsoft.ContainerRegistry/registries/repositories:name has no keys"},
 		{"@Request[x StringEquals 'x'", "column 9: the bracket [ that begins here is not closed"},
@@ -205,6 +244,51 @@ func TestErrorsPointAtTheColumn(t *testing.T) {
 	}
 	if _, err := condition.Parse(strings.Repeat("(", 50) + "1 NumericEquals 1" + strings.Repeat(")", 50)); err != nil {
 		t.Errorf("50 deep: %v", err)
+	}
+}
+
+// Every operator's kind of value beside every other's, on either side: the
+// error is at the operand that does not fit.
+func TestWhatIsOfAnotherKindIsToldAtItsColumn(t *testing.T) {
+	kinds := []struct {
+		operator, fits string
+		operands       []string
+	}{
+		{"StringLike", "'a'", []string{repo, "@Environment[Microsoft.Network/privateEndpoints]", "'a'"}},
+		{"BoolNotEquals", "true", []string{"@Environment[isPrivateLink]", "true", "false"}},
+		{"NumericLessThan", "1", []string{"1", "-7"}},
+		{"DateTimeEquals", "'2026-05-01T12:00:00Z'", []string{"@Environment[UtcNow]"}},
+		{"GuidEquals", "'aaaaaaaa-0000-4000-8000-000000000001'", nil},
+		{"ForAnyOfAnyValues:StringEquals", "{'a','b'}", []string{"'a'"}},
+		{"ForAllOfAllValues:NumericEquals", "{1,2}", []string{"1"}},
+	}
+	pairs := 0
+	for i, k := range kinds {
+		for _, fits := range append([]string{k.fits}, k.operands...) {
+			parsed(t, fits+" "+k.operator+" "+k.fits)
+			parsed(t, k.fits+" "+k.operator+" "+fits)
+		}
+		for j, other := range kinds {
+			for _, o := range other.operands {
+				if i == j || strings.Contains(k.operator, "String") && strings.Contains(other.operator, "String") || strings.Contains(k.operator, "Numeric") && strings.Contains(other.operator, "Numeric") {
+					continue
+				}
+				for text, column := range map[string]int{
+					o + " " + k.operator + " " + k.fits: 1,
+					k.fits + " " + k.operator + " " + o: len(k.fits) + 1 + len(k.operator) + 1 + 1,
+				} {
+					_, err := condition.Parse(text)
+					var at *condition.Error
+					if !errors.As(err, &at) || at.Line != 1 || at.Column != column || !strings.HasPrefix(at.Why, k.operator+" compares ") {
+						t.Errorf("%s: %v, want it at column %d", text, err, column)
+					}
+					pairs++
+				}
+			}
+		}
+	}
+	if pairs < 80 {
+		t.Errorf("only %d pairs", pairs)
 	}
 }
 

@@ -92,6 +92,7 @@ type comparison struct {
 	operator
 	quantifier
 	left, right operand
+	text        string // as it is written
 }
 
 func (e *comparison) eval(r *Request) truth {

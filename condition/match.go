@@ -1,6 +1,9 @@
 package condition
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // What is compared here without regard to case is ASCII: the names of actions,
 // repositories and resources are. So "K" is "k", and the sign for Kelvin is not.
@@ -30,11 +33,11 @@ func glob(pattern, s string, fold, likes bool) bool {
 			star, from = p, i
 			continue
 		}
-		width, fits := 0, false
+		width, taken, fits := 0, 1, false
 		if p < len(pattern) {
 			switch c := pattern[p]; {
 			case likes && c == '?':
-				width, fits = 1, true
+				width, taken, fits = 1, character(s[i:]), true
 			case likes && c == '\\' && p+1 < len(pattern) && (pattern[p+1] == '*' || pattern[p+1] == '?'):
 				width, fits = 2, s[i] == pattern[p+1]
 			default:
@@ -44,9 +47,9 @@ func glob(pattern, s string, fold, likes bool) bool {
 		switch {
 		case fits:
 			p += width
-			i++
+			i += taken
 		case star >= 0:
-			from++
+			from += character(s[from:])
 			p, i = star, from
 		default:
 			return false
@@ -56,6 +59,16 @@ func glob(pattern, s string, fold, likes bool) bool {
 		p++
 	}
 	return p == len(pattern)
+}
+
+// character is how many bytes the first character of s has: ? is one of those,
+// and * never ends within one.
+func character(s string) int {
+	if s[0] < utf8.RuneSelf {
+		return 1
+	}
+	_, n := utf8.DecodeRuneInString(s)
+	return n
 }
 
 func begins(s, prefix string, fold bool) bool {

@@ -208,6 +208,7 @@ func (p *parser) comparison() (expr, *Error) {
 		return nil, err
 	}
 	of := p.source(&name)
+	e.text = strings.TrimSpace(p.text[left.at:p.now.at])
 	if e.left, err = p.operand(&left, e, of); err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"cove.example/cove/storetest"
 )
 
+// Published failure 11.
 func TestOnDisk(t *testing.T) {
 	for name, url := range map[string]func(testing.TB) string{"sqlite": storetest.SQLite, "postgres": storetest.Postgres} {
 		t.Run(name, func(t *testing.T) {

@@ -62,6 +62,19 @@ func Crane(t testing.TB) string {
 	return name
 }
 
+// Helm is $HELM, or helm on the PATH.
+func Helm(t testing.TB) string {
+	t.Helper()
+	if name := os.Getenv("HELM"); name != "" {
+		return name
+	}
+	name, err := exec.LookPath("helm")
+	if err != nil {
+		t.Fatal("helm is missing: `make test` builds it and sets HELM")
+	}
+	return name
+}
+
 // Run is run.json.
 type Run struct {
 	PID       int      `json:"pid"`

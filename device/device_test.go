@@ -32,6 +32,8 @@ func asks(from string) device.Login {
 
 // A login is approved once and taken once, by the program that began it, also
 // by a server that has been started again; its codes are nowhere in the store.
+//
+// Published failure 47.
 func TestALoginIsTakenOnce(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		ctx, d := t.Context(), open(db)
@@ -159,6 +161,8 @@ func TestLoginsAreBounded(t *testing.T) {
 }
 
 // Two servers that are asked at once give one login to one of them.
+//
+// Published failure 47.
 func TestALoginIsTakenByOne(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		ctx, d := t.Context(), open(db)

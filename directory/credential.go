@@ -102,8 +102,12 @@ const (
 // NewFederation is the credential of a federation. Every problem is in its
 // error.
 func NewFederation(name string, f Federation) (Credential, error) {
-	if problems := f.problems(name); problems != nil {
-		return Credential{}, ErrFederation.Detail("%s", strings.Join(problems, " "))
+	if problems := f.Problems(name); problems != nil {
+		var words []string
+		for _, p := range problems {
+			words = append(words, p.Message)
+		}
+		return Credential{}, ErrFederation.Detail("%s", strings.Join(words, " "))
 	}
 	data, err := json.Marshal(f)
 	if err != nil {
@@ -112,25 +116,26 @@ func NewFederation(name string, f Federation) (Credential, error) {
 	return Credential{KeyID: NewID(), Kind: KindFederated, Name: name, Hash: sha256.Sum256(data), Data: data, Start: time.Unix(0, 0), End: Forever}, nil
 }
 
-func (f Federation) problems(name string) (out []string) {
+// Problems says what is wrong with a credential of that name, by property.
+func (f Federation) Problems(name string) (out []fault.Field) {
 	plain := func(c rune) bool {
 		return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '_'
 	}
 	if n := len(name); n < 3 || n > maxFederationName || strings.ContainsFunc(name, func(c rune) bool { return !plain(c) }) || name[0] == '-' || name[0] == '_' {
-		out = append(out, "The name must be 3 to 120 letters, digits, hyphens and underscores and begin with a letter or digit.")
+		out = append(out, fault.Field{Path: "name", Message: "The name must be 3 to 120 letters, digits, hyphens and underscores and begin with a letter or digit."})
 	}
 	u, err := url.Parse(f.Issuer)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || len(f.Issuer) > maxFederationText {
-		out = append(out, "The issuer must be an https address without user, query and fragment, of at most 600 characters.")
+		out = append(out, fault.Field{Path: "issuer", Message: "The issuer must be an https address without user, query and fragment, of at most 600 characters."})
 	}
 	if f.Subject == "" || len(f.Subject) > maxFederationText {
-		out = append(out, "The subject must be a text of 1 to 600 characters.")
+		out = append(out, fault.Field{Path: "subject", Message: "The subject must be a text of 1 to 600 characters."})
 	}
 	if len(f.Audiences) != 1 || f.Audiences[0] == "" || len(f.Audiences[0]) > maxFederationText {
-		out = append(out, "There must be one audience, of 1 to 600 characters.")
+		out = append(out, fault.Field{Path: "audiences", Message: "There must be one audience, of 1 to 600 characters."})
 	}
 	if len(f.Description) > maxFederationText {
-		out = append(out, "The description is at most 600 characters long.")
+		out = append(out, fault.Field{Path: "description", Message: "The description is at most 600 characters long."})
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -130,20 +131,32 @@ func (d *Directory) SignInUser(ctx context.Context, upn, password string) (SignI
 	if ok && now.Before(known.End) {
 		return known, nil
 	}
-	c, epoch, err := d.client(ctx, "user/"+upn, func() (Client, error) { return d.store.ByUPN(ctx, upn) })
+	load := func() (Client, error) { return d.store.ByUPN(ctx, upn) }
+	d.mu.RLock()
+	remembered := d.clients["user/"+upn] != nil
+	d.mu.RUnlock()
+	c, epoch, err := d.client(ctx, "user/"+upn, load)
 	if errors.Is(err, ErrUnknown) {
 		c, err = &Client{}, nil
 	}
 	if err != nil {
 		return SignIn{}, err
 	}
-	stored := Credential{Data: nobodys}
-	for _, k := range c.Credentials {
-		if k.Kind == KindPassword {
-			stored = k
+	stored := c.password()
+	right, err := checkPassword(ctx, stored.Data, password)
+	if err == nil && remembered && (!right || c.Disabled || !stored.Live(now)) {
+		// As in verify: nobody is refused for what was remembered, and who is
+		// there costs a refusal the same reading as who is not.
+		fresh, loadErr := load()
+		if loadErr != nil && !errors.Is(loadErr, ErrUnknown) {
+			return SignIn{}, loadErr
+		}
+		before := stored
+		c, stored = &fresh, fresh.password()
+		if stored.KeyID != before.KeyID || !bytes.Equal(stored.Data, before.Data) {
+			right, err = checkPassword(ctx, stored.Data, password)
 		}
 	}
-	right, err := checkPassword(ctx, stored.Data, password)
 	if err != nil {
 		return SignIn{}, err
 	}
@@ -153,6 +166,16 @@ func (d *Directory) SignInUser(ctx context.Context, upn, password string) (SignI
 	in := SignIn{Principal: c.Principal, KeyID: stored.KeyID, End: stored.End}
 	d.remember(mac, in, epoch)
 	return in, nil
+}
+
+// password is the password of a client, nobody's where it has none.
+func (c *Client) password() Credential {
+	for _, k := range c.Credentials {
+		if k.Kind == KindPassword {
+			return k
+		}
+	}
+	return Credential{Data: nobodys}
 }
 
 // SetPassword gives a user another password. What was signed in with the one

@@ -14,6 +14,8 @@ import (
 // What one node takes away is refused by another within ten seconds, for every
 // kind of credential and for the principal itself: both have remembered it, and
 // only the record of changes tells the second.
+//
+// Published failure 9.
 func TestRevocationReachesTheOtherNode(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		ctx, stop := context.WithCancel(t.Context())
@@ -127,6 +129,8 @@ func until(t *testing.T, what string, holds func() bool) {
 // An unknown client and a known one with a wrong secret, disabled or not, cost
 // the same: a reading of the store. What is remembered of a client would tell
 // strangers that it exists.
+//
+// Published failure 21.
 func TestARefusalCostsTheSameForAll(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		counted := &counting{Store: store.NewIdentity(db)}
@@ -163,7 +167,55 @@ func TestARefusalCostsTheSameForAll(t *testing.T) {
 	})
 }
 
-// counting counts the readings of clients by their ids.
+// The same of people, whose refusals cost a hash besides: as many as one, for
+// one who is there and one who is not.
+//
+// Published failure 21.
+func TestARefusalOfAPersonCostsTheSame(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		counted := &counting{Store: store.NewIdentity(db)}
+		d := directory.New(counted, nil)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		ended := make(chan error, 1)
+		go func() { ended <- d.Run(ctx) }()
+		defer func() { stop(); <-ended }()
+		until(t, "the store is followed", d.Live)
+		password, err := directory.NewPassword(ctx, "correct horse", time.Now())
+		must(t, err)
+		alice := directory.Object{Principal: directory.Principal{ObjectID: directory.NewID(), Tenant: directory.NewID(), Kind: directory.User, UPN: "alice@cove.internal"}, Credentials: []directory.Credential{password}}
+		must(t, d.Add(ctx, alice))
+		until(t, "alice is remembered", func() bool {
+			counted.reads = 0
+			if _, err := d.SignInUser(ctx, "Alice@cove.internal", "correct horse"); err != nil {
+				t.Fatal(err)
+			}
+			return counted.reads == 0
+		})
+		for _, upn := range []string{"alice@cove.internal", "nobody@cove.internal"} {
+			counted.reads = 0
+			if _, err := d.SignInUser(ctx, upn, "wrong horse"); !errors.Is(err, directory.ErrSecret) || counted.reads != 1 {
+				t.Errorf("%s: %v, after %d readings", upn, err, counted.reads)
+			}
+		}
+		// A password that another node has just set is good here at once, and
+		// the one before is not, once that is heard of.
+		next, err := directory.NewPassword(ctx, "battery staple", time.Now())
+		must(t, err)
+		must(t, store.NewIdentity(db).ChangeCredentials(ctx, alice.ObjectID, directory.KindPassword, func([]directory.Credential) ([]directory.Credential, error) {
+			return []directory.Credential{next}, nil
+		}))
+		if _, err := d.SignInUser(ctx, "alice@cove.internal", "battery staple"); err != nil {
+			t.Error(err)
+		}
+		until(t, "without the password before", func() bool {
+			_, err := d.SignInUser(ctx, "alice@cove.internal", "correct horse")
+			return errors.Is(err, directory.ErrSecret)
+		})
+	})
+}
+
+// counting counts the readings of clients by their ids and names.
 type counting struct {
 	directory.Store
 	reads int
@@ -172,4 +224,9 @@ type counting struct {
 func (c *counting) ByApp(ctx context.Context, id string) (directory.Client, error) {
 	c.reads++
 	return c.Store.ByApp(ctx, id)
+}
+
+func (c *counting) ByUPN(ctx context.Context, upn string) (directory.Client, error) {
+	c.reads++
+	return c.Store.ByUPN(ctx, upn)
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sync/errgroup"
 
 	"cove.example/cove/arm"
 	"cove.example/cove/resource"
@@ -336,7 +337,8 @@ func TestMalformed(t *testing.T) {
 }
 
 // A flood from one prefix gets less than twice what it sends, whatever it
-// asks for, and a real asker in the same prefix still gets through over TCP.
+// asks for, and a real asker in the same prefix still gets through over TCP
+// (docs/published-failures.md, failure 55).
 func TestFloodFromOnePrefix(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	s := New(Config{Views: views(t), Now: func() time.Time { return now }})
@@ -394,6 +396,32 @@ func TestFloodFromOnePrefix(t *testing.T) {
 	}
 }
 
+// A clock that jumps, either way, neither lifts the limit for longer than the
+// second that it jumps to, nor leaves anybody without answers behind.
+func TestTheLimitOutlivesClockJumps(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	s := New(Config{Views: views(t), Now: func() time.Time { return now }})
+	v := publicly(s)
+	wire := query(t, "myreg.cr.cove.internal.", dns.TypeA, nil)
+	from := &net.UDPAddr{IP: net.IPv4(198, 51, 100, 1), Port: 53}
+	whole := func() bool {
+		m := new(dns.Msg)
+		return m.Unpack(v.packet(t.Context(), wire, from)) == nil && !m.Truncated && len(m.Answer) == 3
+	}
+	for _, jump := range []time.Duration{0, -time.Second, -24 * time.Hour, 24 * 365 * time.Hour, -48 * 365 * time.Hour, time.Second} {
+		now = now.Add(jump)
+		answered := 0
+		for range 1000 {
+			if whole() {
+				answered++
+			}
+		}
+		if answered == 0 || answered > DefaultPerSecond {
+			t.Errorf("after a jump of %v %d of a thousand questions are answered whole", jump, answered)
+		}
+	}
+}
+
 // A slipped answer is the question with three bits set. Without AA glibc would
 // take it for a lame server's, and not ask again over TCP.
 func TestSlip(t *testing.T) {
@@ -412,7 +440,50 @@ func TestSlip(t *testing.T) {
 	}
 }
 
-// Strangers who connect and say nothing cannot keep others out.
+// Ten thousand strangers who connect and say nothing cannot keep others out,
+// and no more of them stay than there are places (docs/published-failures.md,
+// failure 55).
+func TestTenThousandIdleConnections(t *testing.T) {
+	at := serve(t, New(Config{Views: views(t)}), "")
+	idle := make([]net.Conn, 10_000)
+	var dialling errgroup.Group
+	dialling.SetLimit(64)
+	for i := range idle {
+		dialling.Go(func() error {
+			from := &net.TCPAddr{IP: net.IPv4(127, 1, byte(i>>8), byte(i))}
+			c, err := (&net.Dialer{LocalAddr: from}).DialContext(t.Context(), "tcp", at.String())
+			idle[i] = c
+			return err
+		})
+	}
+	defer func() {
+		for _, c := range idle {
+			if c != nil {
+				c.Close()
+			}
+		}
+	}()
+	if err := dialling.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, how := range []string{"+tcp", "+notcp"} {
+		if got := dig(t, at, how, "management.cove.internal"); !strings.Contains(got, "203.0.113.10") {
+			t.Errorf("behind idle connections, %s: %s", how, got)
+		}
+	}
+	open := 0
+	for _, c := range idle {
+		c.SetReadDeadline(time.Now().Add(time.Millisecond))
+		if _, err := c.Read(make([]byte, 1)); isTimeout(err) {
+			open++
+		}
+	}
+	if open > maxConns {
+		t.Errorf("%d connections stay open, of at most %d", open, maxConns)
+	}
+}
+
+// One stranger's connections make room for each other.
 func TestIdleConnectionsMakeRoom(t *testing.T) {
 	at := serve(t, New(Config{Views: views(t)}), "")
 	var idle []net.Conn

@@ -114,7 +114,7 @@ func TestForwarding(t *testing.T) {
 }
 
 // What is no answer to the question is not taken, however much of it there is;
-// the answer behind it is.
+// the answer behind it is (docs/published-failures.md, failure 56).
 func TestForgedAnswers(t *testing.T) {
 	forged := func(edit func(m *dns.Msg)) func(q *dns.Msg) *dns.Msg {
 		return func(q *dns.Msg) *dns.Msg { return says(q, "198.51.100.66", edit) }
@@ -152,7 +152,8 @@ func flipped(s string) string {
 	}, s)
 }
 
-// A storm of guesses ends the asking over UDP.
+// A storm of guesses ends the asking over UDP (docs/published-failures.md,
+// failure 56).
 func TestGuessing(t *testing.T) {
 	up := newUpstream(t, func(q *dns.Msg) []*dns.Msg {
 		var storm []*dns.Msg
@@ -168,7 +169,7 @@ func TestGuessing(t *testing.T) {
 }
 
 // The same question from many askers is sent once: each more would be another
-// chance for a forger.
+// chance for a forger (docs/published-failures.md, failure 56).
 func TestOneOutstandingQuestion(t *testing.T) {
 	release := make(chan struct{})
 	up := newUpstream(t, func(q *dns.Msg) []*dns.Msg { <-release; return honest(q) }, none)

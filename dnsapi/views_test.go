@@ -111,7 +111,7 @@ func TestDigTruncation(t *testing.T) {
 // What belongs to one network is nothing to the others and to the public,
 // whichever way it is asked for: by its name, in other letters, through a
 // CNAME of one's own, below a wildcard, over either transport; a forwarder
-// behind does not have it either.
+// behind does not have it either (docs/published-failures.md, failure 54).
 func TestAnotherNetworksZonesAreNothing(t *testing.T) {
 	d := deploy(t)
 	d.zone(t, "a", "secret.internal", vnet, map[string]string{"db": "10.6.6.6", "*.apps": "10.6.6.6", "@": "10.6.6.6"})

@@ -105,10 +105,15 @@ func answer(c net.Conn, status, text string) {
 	c.Close()
 }
 
+// handshakeReads is how many reads of a connection are confirmed at once: more
+// than a TLS handshake takes.
+const handshakeReads = 8
+
 // resumed is a connection whose first bytes have been read already.
 type resumed struct {
 	net.Conn
 	early []byte
+	reads int
 }
 
 func (r *resumed) Read(b []byte) (int, error) {
@@ -117,7 +122,12 @@ func (r *resumed) Read(b []byte) (int, error) {
 		r.early = r.early[n:]
 		return n, nil
 	}
-	return r.Conn.Read(b)
+	n, err := r.Conn.Read(b)
+	if r.reads < handshakeReads {
+		r.reads++
+		acknowledge(r.Conn)
+	}
+	return n, err
 }
 
 // Accept returns the next connection that the proxy has let through; with

@@ -178,6 +178,41 @@ func TestConnectLeadsToOurNamesOnly(t *testing.T) {
 	}
 }
 
+// The Azure CLI behind a proxy leaves Nagle's algorithm on. It does not stand
+// still for 40 ms after each handshake, until its kernel hears that the server's
+// has received the last packet of it.
+func TestAClientWithNaglesAlgorithmIsNotDelayed(t *testing.T) {
+	h := build(t)
+	quickest := time.Hour
+	for range 10 {
+		raw, err := net.Dial("tcp", h.connect)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := raw.(*net.TCPConn).SetNoDelay(false); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(raw, "CONNECT login.cove.internal:443 HTTP/1.1\r\nHost: login.cove.internal:443\r\n\r\n")
+		if resp, err := http.ReadResponse(bufio.NewReader(raw), nil); err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatal(resp, err)
+		}
+		c := tls.Client(raw, &tls.Config{ServerName: "login.cove.internal", InsecureSkipVerify: true})
+		if err := c.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: login.cove.internal\r\n\r\n")
+		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+			t.Fatal(err)
+		}
+		quickest = min(quickest, time.Since(began))
+		raw.Close()
+	}
+	if quickest > 30*time.Millisecond {
+		t.Errorf("the quickest of ten took %v", quickest)
+	}
+}
+
 // A client that sends its ClientHello without waiting for the proxy's answer
 // loses nothing.
 func TestEarlyBytesArePassedOn(t *testing.T) {

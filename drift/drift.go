@@ -82,7 +82,9 @@ type held struct {
 	endpoints  []resource.Doc
 	registries []resource.Doc
 	links      []resource.Doc
+	zones      []resource.Doc
 	roles      []resource.Doc // assignments
+	subnets    []resource.Doc
 }
 
 // Look finds everything there is to find, in an order that stays the same.
@@ -91,8 +93,8 @@ func (w *Watch) Look(ctx context.Context) ([]Finding, error) {
 	err := w.Store.View(ctx, func(r resource.Reader) (err error) {
 		h = held{}
 		for typ, into := range map[string]*[]resource.Doc{
-			network.TypeEndpoint: &h.endpoints, registry.TypeName: &h.registries, zone.TypeLink: &h.links,
-			policy.TypeAssignments: &h.roles,
+			network.TypeEndpoint: &h.endpoints, registry.TypeName: &h.registries, zone.TypeLink: &h.links, zone.TypeZone: &h.zones,
+			policy.TypeAssignments: &h.roles, network.TypeSubnet: &h.subnets,
 		} {
 			if *into, err = r.List(ctx, resource.Query{Type: typ}); err != nil {
 				return fmt.Errorf("list %s: %w", typ, err)
@@ -106,6 +108,7 @@ func (w *Watch) Look(ctx context.Context) ([]Finding, error) {
 	found := w.names(ctx, h)
 	found = append(found, w.links(ctx, h)...)
 	found = append(found, w.waiting(h)...)
+	found = append(found, w.behind()...)
 	for _, doc := range h.registries {
 		s, err := w.Registries.ByName(ctx, doc.ID.Name())
 		if err != nil {
@@ -115,6 +118,7 @@ func (w *Watch) Look(ctx context.Context) ([]Finding, error) {
 			continue
 		}
 		found = append(found, w.rules(s)...)
+		found = append(found, deaf(s, h)...)
 		found = append(found, w.mixed(s, h)...)
 		idle, err := w.roles(ctx, s, h)
 		if err != nil {
@@ -177,12 +181,65 @@ func (w *Watch) names(ctx context.Context, h held) (found []Finding) {
 			}
 			for _, name := range e.FQDNs {
 				if f, ok := judge(name, e, view.Answer(ctx, name, zone.TypeA), in.Name()); ok {
+					if f.Code == reason.NamePublic || f.Code == reason.DataNamePublic {
+						f.Cure = w.lead(h, in) + f.Cure
+					}
 					found = append(found, f)
 				}
 			}
 		}
 	}
 	return w.clashes(found, h)
+}
+
+// behind tells of members that joined too early to know the way to all private
+// endpoints of today.
+func (w *Watch) behind() (found []Finding) {
+	const named = 5
+	for _, network := range w.Networks.Networks() {
+		list := w.Networks.Behind(network)
+		if len(list) == 0 {
+			continue
+		}
+		var names, lacks []string
+		for _, b := range list {
+			names = append(names, b.ID.Name())
+			for _, p := range b.Lacks {
+				if !slices.Contains(lacks, p.String()) {
+					lacks = append(lacks, p.String())
+				}
+			}
+		}
+		more := ""
+		if len(names) > named {
+			more = fmt.Sprintf(" and %d more", len(names)-named)
+			names = names[:named]
+		}
+		in := list[0].Subnet.Parent()
+		found = append(found, Finding{
+			Code: reason.MembersBehind, Resource: in,
+			Says: fmt.Sprintf("members of %s have no route to the private endpoints in %s: %s%s", in.Name(), strings.Join(lacks, ", "), strings.Join(names, ", "), more),
+		})
+	}
+	return found
+}
+
+// lead is what must be done before the zone's records can lead a network to its
+// private endpoints: there is a zone, and it is linked.
+func (w *Watch) lead(h held, in arm.ID) string {
+	apex := "privatelink." + w.Suffix
+	named := func(id arm.ID) bool { return strings.EqualFold(id.Name(), apex) }
+	link := "cove dns link add " + apex + " --vnet " + in.Name() + " && "
+	switch {
+	case !slices.ContainsFunc(h.zones, func(d resource.Doc) bool { return named(d.ID) }):
+		return "cove dns zone create " + apex + " && " + link
+	case !slices.ContainsFunc(h.links, func(d resource.Doc) bool {
+		to, _ := resource.Lookup(d.Body, "properties.virtualNetwork.id").(string)
+		return named(d.ID.Parent()) && strings.EqualFold(to, in.String())
+	}):
+		return link
+	}
+	return ""
 }
 
 // judge compares what a name leads to with the address that an endpoint holds
@@ -214,9 +271,6 @@ func judge(name string, e *network.Endpoint, a zone.Answer, in string) (Finding,
 		f.Code, f.Says = reason.NamePublic, fmt.Sprintf("in %s, %s leads to the public address; %s", in, name, holds)
 		if data {
 			f.Code = reason.DataNamePublic
-		} else {
-			_, suffix, _ := strings.Cut(name, ".")
-			f.Cure = "cove dns link add privatelink." + suffix + " --vnet " + in
 		}
 	}
 	return f, true
@@ -303,6 +357,7 @@ func (w *Watch) waiting(h held) (found []Finding) {
 			f.Cure = fmt.Sprintf("cove private-endpoint approve %s --registry %s", doc.ID.Name(), target.Name())
 		case "Disconnected":
 			f.Code, f.Says = reason.EndpointDead, fmt.Sprintf("%s is cut off from %s for good", doc.ID.Name(), target.Name())
+			f.Cure = "cove private-endpoint delete " + doc.ID.Name()
 		default:
 			continue
 		}
@@ -317,6 +372,7 @@ func (w *Watch) rules(s *registry.Settings) (found []Finding) {
 		return []Finding{{
 			Code: reason.RulesIdle, Resource: s.ID,
 			Says: fmt.Sprintf("%s has %d address rules and its public access is disabled", s.Name, len(s.IPRules)),
+			Cure: unruled(s.Name, s.IPRules),
 		}}
 	}
 	for i, p := range s.IPRules {
@@ -339,6 +395,21 @@ func (w *Watch) rules(s *registry.Settings) (found []Finding) {
 	return found
 }
 
+// maxCommands bounds a cure: of more, one by one is no help.
+const maxCommands = 5
+
+// unruled takes rules away, each of which prints as its command names it.
+func unruled[R any](registry string, rules []R) string {
+	if len(rules) > maxCommands {
+		return ""
+	}
+	var out []string
+	for _, r := range rules {
+		out = append(out, fmt.Sprintf("cove network-rule remove %s %v", registry, r))
+	}
+	return strings.Join(out, " && ")
+}
+
 // mixed finds a registry that has both subnet rules and private endpoints: the
 // rules were there first, and go when somebody removes them (row 11).
 func (w *Watch) mixed(s *registry.Settings, h held) []Finding {
@@ -351,11 +422,50 @@ func (w *Watch) mixed(s *registry.Settings, h held) []Finding {
 				return []Finding{{
 					Code: reason.RulesAndEndpoint, Resource: s.ID,
 					Says: fmt.Sprintf("%s has %d subnet rules and the private endpoint %s", s.Name, len(s.Subnets), e.ID.Name()),
+					Cure: unruled(s.Name, subnets(s)),
 				}}
 			}
 		}
 	}
 	return nil
+}
+
+// deaf finds subnet rules that can match nothing: machines come as their subnet
+// only where that has the service endpoint.
+func deaf(s *registry.Settings, h held) (found []Finding) {
+	for _, doc := range h.subnets {
+		if s.Subnets[doc.ID.Key()] == 0 {
+			continue
+		}
+		list, _ := resource.Lookup(doc.Body, "properties.serviceEndpoints").([]any)
+		if slices.ContainsFunc(list, func(v any) bool {
+			o, _ := v.(resource.Object)
+			service, _ := o["service"].(string)
+			return strings.EqualFold(service, registryService)
+		}) {
+			continue
+		}
+		name := doc.ID.Parent().Name() + "/" + doc.ID.Name()
+		found = append(found, Finding{
+			Code: reason.RuleIdle, Resource: s.ID, Says: fmt.Sprintf("the rule of %s for the subnet %s: that has no service endpoint", s.Name, name),
+			Cure: "cove subnet update " + name + " --service-endpoint",
+		})
+	}
+	return found
+}
+
+// registryService is what a subnet's service endpoint for registries is called.
+const registryService = "Microsoft.ContainerRegistry"
+
+// subnets are those that a registry's rules name, as commands name them.
+func subnets(s *registry.Settings) (out []string) {
+	for key := range s.Subnets {
+		if id, err := arm.ParseID(key); err == nil {
+			out = append(out, "--subnet "+id.Parent().Name()+"/"+id.Name())
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // successors are the repository roles that do in the one permissions mode what
@@ -396,7 +506,7 @@ func (w *Watch) roles(ctx context.Context, s *registry.Settings, h held) (found 
 		found = append(found, Finding{
 			Code: reason.RoleIdle, Resource: doc.ID,
 			Says: fmt.Sprintf("%s may pull nothing from %s, which is in ABAC mode: the role it holds there counts in the other mode", principal, s.Name),
-			Cure: fmt.Sprintf("cove role assign %s '%s' --scope %s", principal, successor, s.ID),
+			Cure: fmt.Sprintf("cove role assign %s '%s' --registry %s", principal, successor, s.Name),
 		})
 	}
 	return found, nil

@@ -2,6 +2,7 @@ package drift
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -101,7 +102,7 @@ func TestANameAgainstItsEndpoint(t *testing.T) {
 	if _, bad := judge("harbor.cr.cove.internal", e, a("10.0.0.4", "10.0.0.9"), "office"); !bad {
 		t.Error("a name with another address besides is taken for right")
 	}
-	if f, _ := judge("harbor.cr.cove.internal", e, a("203.0.113.1"), "office"); f.Code != reason.NamePublic || f.Cure != "cove dns link add privatelink.cr.cove.internal --vnet office" {
+	if f, _ := judge("harbor.cr.cove.internal", e, a("203.0.113.1"), "office"); f.Code != reason.NamePublic || f.Cure != "cove dns record sync --private-endpoint pe" {
 		t.Errorf("%+v", f)
 	}
 	e.Member = "registry_data_local"
@@ -113,7 +114,10 @@ func TestANameAgainstItsEndpoint(t *testing.T) {
 // What has come and what has gone is logged once, and counted.
 func TestWhatHasComeAndGone(t *testing.T) {
 	var log bytes.Buffer
-	r := &Runner{Log: slog.New(slog.NewTextHandler(&log, nil)), Every: time.Hour}
+	told := ""
+	r := &Runner{Log: slog.New(slog.NewTextHandler(&log, nil)), Every: time.Hour, Tell: func(f Finding, mended bool) {
+		told += fmt.Sprint(f.Says, " ", mended, "; ")
+	}}
 	f := Finding{Code: reason.StaleLink, Title: "stale", Says: "in lab"}
 	for _, found := range [][]Finding{{f}, {f}, nil} {
 		r.take(found)
@@ -123,5 +127,8 @@ func TestWhatHasComeAndGone(t *testing.T) {
 	}
 	if got := log.String(); strings.Count(got, "found: stale") != 1 || strings.Count(got, "mended: stale") != 1 {
 		t.Error(got)
+	}
+	if told != "in lab false; in lab true; " {
+		t.Errorf("told %q", told)
 	}
 }

@@ -15,6 +15,8 @@ type Runner struct {
 	Look  func(ctx context.Context) ([]Finding, error)
 	Every time.Duration
 	Log   *slog.Logger
+	// Tell, if not nil, is told of each finding that has come, or has gone.
+	Tell func(f Finding, mended bool)
 
 	mu    sync.Mutex
 	last  map[string]Finding
@@ -57,12 +59,20 @@ func (r *Runner) take(found []Finding) {
 	for key, f := range now {
 		if _, ok := before[key]; !ok {
 			r.Log.Warn("found: "+f.Title, "code", f.Code, "resource", f.ID, "says", f.Says, "breaks", f.Breaks, "cure", f.Cure)
+			r.tell(f, false)
 		}
 	}
 	for key, f := range before {
 		if _, ok := now[key]; !ok {
 			r.Log.Info("mended: "+f.Title, "code", f.Code, "resource", f.ID, "says", f.Says)
+			r.tell(f, true)
 		}
+	}
+}
+
+func (r *Runner) tell(f Finding, mended bool) {
+	if r.Tell != nil {
+		r.Tell(f, mended)
 	}
 }
 

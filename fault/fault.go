@@ -77,6 +77,40 @@ func Problems(fields []Field) error {
 	return &Error{Kind: Invalid, Public: fmt.Sprintf("%s: %s (and %d more)", fields[0].Path, fields[0].Message, len(fields)-1), Fields: fields}
 }
 
+// At returns err, which says what is wrong with one property, with the path of
+// that property. An error that has a path, or none of this package, stays.
+func At(path string, err error) error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || len(e.Fields) > 0 {
+		return err
+	}
+	return &Error{Kind: e.Kind, Code: e.Code, Public: e.Public, Fields: []Field{{path, e.Public}}, Err: err}
+}
+
+// All is one error for several: the one that there is, or a list of what is
+// wrong with a body. One that says anything else stands for all.
+func All(errs ...error) error {
+	var fields []Field
+	var first error
+	for _, err := range errs {
+		if err == nil {
+			continue
+		}
+		e, ok := errors.AsType[*Error](err)
+		if !ok || e.Kind != Invalid || len(e.Fields) == 0 {
+			return err
+		}
+		if first == nil {
+			first = err
+		}
+		fields = append(fields, e.Fields...)
+	}
+	if e, ok := errors.AsType[*Error](first); ok && len(e.Fields) == len(fields) {
+		return first
+	}
+	return Problems(fields)
+}
+
 func (e *Error) Error() string {
 	if e.Err == nil || e.Err.Error() == e.Public {
 		return e.Public

@@ -98,7 +98,9 @@ func parse(raw string) (*jwt.JSONWebToken, error) {
 	if err != nil {
 		return nil, ErrToken.Because(err)
 	}
-	if len(t.Headers) != 1 {
+	// Nothing here knows an extension that must be understood, and a JWT has one
+	// encoding (RFC 7797, 7).
+	if len(t.Headers) != 1 || t.Headers[0].ExtraHeaders["crit"] != nil || t.Headers[0].ExtraHeaders["b64"] != nil {
 		return nil, ErrToken
 	}
 	return t, nil

@@ -74,6 +74,11 @@ func (is *issuer) open() *federation.Issuers {
 
 func (is *issuer) sign(alg jose.SignatureAlgorithm, key any, kid string, change func(map[string]any)) string {
 	is.Helper()
+	return is.signWith(nil, alg, key, kid, change)
+}
+
+func (is *issuer) signWith(o *jose.SignerOptions, alg jose.SignatureAlgorithm, key any, kid string, change func(map[string]any)) string {
+	is.Helper()
 	claims := map[string]any{
 		"iss": is.URL, "sub": "repo:a/b:ref:refs/heads/main", "aud": "api://AzureADTokenExchange",
 		"iat": is.now.Unix(), "nbf": is.now.Unix(), "exp": is.now.Add(10 * time.Minute).Unix(),
@@ -81,7 +86,7 @@ func (is *issuer) sign(alg jose.SignatureAlgorithm, key any, kid string, change 
 	if change != nil {
 		change(claims)
 	}
-	s, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: jose.JSONWebKey{Key: key, KeyID: kid}}, nil)
+	s, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: jose.JSONWebKey{Key: key, KeyID: kid}}, o)
 	if err != nil {
 		is.Fatal(err)
 	}
@@ -94,6 +99,7 @@ func (is *issuer) sign(alg jose.SignatureAlgorithm, key any, kid string, change 
 
 func set(name string, v any) func(map[string]any) { return func(c map[string]any) { c[name] = v } }
 
+// Published failure 48.
 func TestVerify(t *testing.T) {
 	is := newIssuer(t)
 	small, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -133,6 +139,13 @@ func TestVerify(t *testing.T) {
 		{"no end", is.sign(jose.RS256, rsaKey(), "k1", func(c map[string]any) { delete(c, "exp") }), federation.ErrTime},
 		{"not yet", is.sign(jose.RS256, rsaKey(), "k1", set("nbf", is.now.Add(time.Hour).Unix())), federation.ErrTime},
 		{"from the future", is.sign(jose.RS256, rsaKey(), "k1", set("iat", is.now.Add(time.Hour).Unix())), federation.ErrTime},
+		{"no time at which it was issued, which nobody needs", is.sign(jose.RS256, rsaKey(), "k1", func(c map[string]any) { delete(c, "iat") }), nil},
+		{"an end that is a text", is.sign(jose.RS256, rsaKey(), "k1", set("exp", "tomorrow")), federation.ErrToken},
+		{"an end before all time", is.sign(jose.RS256, rsaKey(), "k1", set("exp", -1)), federation.ErrTime},
+		{"an audience that is a number", is.sign(jose.RS256, rsaKey(), "k1", set("aud", 1)), federation.ErrToken},
+		{"two issuers", is.sign(jose.RS256, rsaKey(), "k1", set("iss", []string{is.URL, "x"})), federation.ErrToken},
+		{"another encoding", is.signWith((&jose.SignerOptions{}).WithHeader("b64", false), jose.RS256, rsaKey(), "k1", nil), federation.ErrToken},
+		{"an extension that must be understood", is.signWith((&jose.SignerOptions{}).WithCritical("exp"), jose.RS256, rsaKey(), "k1", nil), federation.ErrToken},
 		{"nothing", "", federation.ErrToken},
 		{"too long", strings.Repeat("x", federation.MaxToken) + "..", federation.ErrToken},
 		{"without a signature", "eyJhbGciOiJub25lIiwia2lkIjoiazEifQ.e30.", federation.ErrToken},
@@ -148,6 +161,8 @@ func TestVerify(t *testing.T) {
 }
 
 // What an issuer says that cannot be relied on gives no keys.
+//
+// Published failure 50.
 func TestIssuersThatAreNotBelieved(t *testing.T) {
 	good := func(is *issuer) string { return is.sign(jose.RS256, rsaKey(), "k1", nil) }
 	for name, spoil := range map[string]func(*issuer){

@@ -281,6 +281,8 @@ func TestBodiesAndIDsGiveNoRights(t *testing.T) {
 }
 
 // Failure 45: a change that could not be written is never called a success.
+//
+// Published failure 45.
 func TestAFailedRevocationIsNoSuccess(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		s := open(t, db)

@@ -1,8 +1,10 @@
 package health
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -12,12 +14,11 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
-	"cove.example/cove/oci"
+	"cove.example/cove/fault"
 	"cove.example/cove/reason"
 )
 
@@ -26,11 +27,17 @@ type asker struct {
 	c    *Check
 	base string // https://host[:port]
 	http *http.Client
+	// Once signed in: where tokens come from, and what was exchanged for them.
+	from    challenge
+	refresh string
 }
 
 const (
-	maxAnswer   = 4 << 20  // of a manifest (source: the distribution specification's minimum)
-	maxLayer    = 32 << 20 // of a layer, read whole so that its digest can be compared
+	maxAnswer   = 4 << 20 // of a manifest (source: the distribution specification's minimum)
+	maxLayer    = 1 << 20 // of a layer that is read whole, so that its digest can be compared
+	maxPart     = 64 << 10
+	maxBlobs    = 256 // that are asked about; each of them takes a request
+	maxAtOnce   = 8
 	maxSkew     = 5 * time.Minute
 	endsSoon    = 7 * 24 * time.Hour
 	maxRedirect = 3
@@ -39,12 +46,15 @@ const (
 func newAsker(c *Check, at place) *asker {
 	a := &asker{c: c, base: "https://" + c.Target.Host}
 	a.http = &http.Client{
-		Timeout: patience,
 		// A redirect is followed by hand: what it says is part of the check,
 		// and the credential stays here.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+				// A little less than the request has, so that what is told is
+				// what the connection met.
+				ctx, cancel := context.WithTimeout(ctx, Patience-Patience/5)
+				defer cancel()
 				to := at
 				if address != net.JoinHostPort(at.host, at.port) {
 					var r Result
@@ -59,9 +69,10 @@ func newAsker(c *Check, at place) *asker {
 				return conn, nil
 			},
 			TLSClientConfig:       &tls.Config{RootCAs: c.Way.Roots, MinVersion: tls.VersionTLS12, Time: c.Way.Now},
-			TLSHandshakeTimeout:   patience,
-			ResponseHeaderTimeout: patience,
+			TLSHandshakeTimeout:   Patience,
+			ResponseHeaderTimeout: Patience,
 			ForceAttemptHTTP2:     true,
+			MaxConnsPerHost:       maxAtOnce,
 		},
 	}
 	return a
@@ -79,16 +90,15 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
-	id     string // correlation id
+	id     string   // correlation id
+	at     *url.URL // where it came from
 	codes  []string
 	said   string // the first error's message
 	cause  reason.Code
 }
 
-// get sends a request and reads the answer whole, up to limit.
+// do sends a request and reads the answer whole, up to limit.
 func (a *asker) do(ctx context.Context, method, target string, header http.Header, form url.Values, limit int64) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*patience)
-	defer cancel()
 	var body io.Reader
 	if form != nil {
 		body = strings.NewReader(form.Encode())
@@ -109,13 +119,52 @@ func (a *asker) do(ctx context.Context, method, target string, header http.Heade
 		return answer{}, err
 	}
 	defer resp.Body.Close()
-	out := answer{status: resp.StatusCode, header: resp.Header, id: resp.Header.Get("X-Ms-Correlation-Request-Id")}
+	out := answer{status: resp.StatusCode, header: resp.Header, id: idText.FindString(resp.Header.Get("X-Ms-Correlation-Request-Id"))}
 	if out.body, err = io.ReadAll(io.LimitReader(resp.Body, limit)); err != nil {
 		return answer{}, err
 	}
 	out.read()
 	return out, nil
 }
+
+// follow sends a request and goes where the registry sends it. from is the host
+// that answered, which has not seen the credential if it is another.
+func (a *asker) follow(ctx context.Context, method, target string, header http.Header, limit int64) (x answer, from string, err error) {
+	at, err := url.Parse(target)
+	if err != nil {
+		return x, "", err
+	}
+	from, header = at.Host, header.Clone()
+	for range maxRedirect {
+		if x, err = a.do(ctx, method, target, header, nil, limit); err != nil {
+			return answer{at: at}, from, err
+		}
+		switch x.status {
+		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		default:
+			x.at = at
+			return x, from, nil
+		}
+		to, err := at.Parse(x.header.Get("Location"))
+		if err != nil || to.Scheme != "https" || to.Host == "" {
+			return x, from, &wayError{astray("%s redirects to something that is no https URL", from)}
+		}
+		if to.Host != at.Host {
+			header.Del("Authorization")
+		}
+		target, from, at = to.String(), to.Host, to
+	}
+	return x, from, &wayError{astray("the registry redirects more than %d times, last to %s", maxRedirect, from)}
+}
+
+func astray(format string, args ...any) (r Result) {
+	r.fail(reason.DataBlocked, format, args...)
+	return r
+}
+
+// idText is a correlation id. It becomes a part of a command that people copy,
+// and may come from a server that has thought of that.
+var idText = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
 var codeText = regexp.MustCompile(`COVE-[A-Z]+-[0-9]{3}`)
 
@@ -149,7 +198,7 @@ func (r *answer) isRegistry() bool { return len(r.codes) > 0 }
 
 // refused judges an answer that is not the wanted one: who wrote it, and why.
 // deny is the code of a 401.
-func (r *Result) refused(x answer, deny reason.Code) {
+func (a *asker) refused(r *Result, x answer, deny reason.Code) {
 	r.ID = x.id
 	words := x.said
 	if words == "" {
@@ -167,7 +216,7 @@ func (r *Result) refused(x answer, deny reason.Code) {
 		r.fail(reason.NetworkRefuses, "403 %s", words)
 	case x.status == http.StatusForbidden:
 		r.fail(reason.ProxyAnswers, "403, and not from a registry")
-	case x.status == http.StatusNotFound && slices.Contains([]reason.Code{reason.TokenLacks}, deny):
+	case x.status == http.StatusNotFound && deny == reason.TokenLacks:
 		r.fail(reason.ImageUnknown, "404 %s", words)
 	case x.status == http.StatusUnauthorized:
 		r.fail(deny, "401 %s", words)
@@ -177,7 +226,7 @@ func (r *Result) refused(x answer, deny reason.Code) {
 	if x.cause != "" {
 		r.Code = x.cause // the registry knows better, and may say it to this caller
 	}
-	if r.ID != "" {
+	if r.ID != "" && a.c.Target.Explained {
 		r.Fix = "cove explain " + r.ID
 	}
 }
@@ -199,6 +248,19 @@ func (r *Result) broken(err error) {
 		r.fail(reason.PathSilent, "the request was sent and no answer came")
 		return
 	}
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
+		switch _, name := errors.AsType[x509.HostnameError](err); {
+		case name:
+			r.Code = reason.CertificateName
+		case invalid.Reason == x509.Expired && invalid.Cert != nil:
+			r.Code = reason.CertificateTime
+		default:
+			r.Code = reason.AuthorityUnknown
+		}
+		r.fail(r.Code, "no TLS: %s", plain(err))
+		return
+	}
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
@@ -214,19 +276,30 @@ type challenge struct {
 func (a *asker) challenge(ctx context.Context) (challenge, bool) {
 	var found challenge
 	var date string
-	r := a.c.timed(LayerChallenge, a.c.Target.Host, func(r *Result) {
-		x, err := a.do(ctx, http.MethodGet, a.base+"/v2/", nil, nil, maxAnswer)
+	r := a.c.timed(ctx, LayerChallenge, a.c.Target.Host, func(ctx context.Context, r *Result) {
+		x, from, err := a.follow(ctx, http.MethodGet, a.base+"/v2/", nil, maxAnswer)
 		if err != nil {
 			r.broken(err)
 			return
 		}
 		date = x.header.Get("Date")
-		switch {
-		case x.status == http.StatusOK && x.header.Get("Docker-Distribution-Api-Version") != "":
+		if from != a.c.Target.Host {
+			r.Evidence = append(r.Evidence, "the registry redirects to "+from)
+		}
+		switch html := strings.Contains(x.header.Get("Content-Type"), "html"); {
+		case x.status == http.StatusOK && html:
+			r.fail(reason.ProxyAnswers, "200 with a web page")
+			r.Evidence = append(r.Evidence, "Server: "+orUnknown(x.header.Get("Server")))
+			return
+		case x.status == http.StatusOK && (a.c.Target.Repository != "" || x.header.Get("Docker-Distribution-Api-Version") != ""):
+			// Whether it is a registry that says so, the manifest shows.
 			r.Said = "open: nobody has to sign in"
 			return
+		case x.status == http.StatusOK:
+			r.Outcome, r.Said = Unknown, "200, and nothing that says that a registry answered: name an image, and it is read"
+			return
 		case x.status != http.StatusUnauthorized:
-			r.refused(x, reason.NoChallenge)
+			a.refused(r, x, reason.NoChallenge)
 			return
 		}
 		if found = parseChallenge(x.header.Get("Www-Authenticate")); found.scheme == "" || found.scheme == "bearer" && found.realm == "" {
@@ -239,7 +312,9 @@ func (a *asker) challenge(ctx context.Context) (challenge, bool) {
 		}
 	})
 	if date != "" {
-		a.c.clock(date)
+		a.c.clock(ctx, date)
+	} else if r.Outcome != Failed {
+		a.c.add(Result{Layer: LayerClock, Subject: "this machine", Outcome: Unknown, Said: "the server does not say what time it has"})
 	}
 	return found, r.Outcome != Failed
 }
@@ -262,8 +337,8 @@ func parseChallenge(h string) challenge {
 }
 
 // clock compares the server's Date with this machine's time.
-func (c *Check) clock(date string) {
-	c.timed(LayerClock, "this machine", func(r *Result) {
+func (c *Check) clock(ctx context.Context, date string) {
+	c.timed(ctx, LayerClock, "this machine", func(_ context.Context, r *Result) {
 		there, err := http.ParseTime(date)
 		if err != nil {
 			r.Outcome, r.Said = Unknown, "the server sends no date that can be read"
@@ -294,11 +369,22 @@ type grant struct {
 // signIn gets a token for the image, as whoever was given.
 func (a *asker) signIn(ctx context.Context, ch challenge) (token, bool) {
 	var t token
-	r := a.c.timed(LayerSignIn, a.c.Target.Host, func(r *Result) {
+	a.from = ch
+	r := a.c.timed(ctx, LayerSignIn, a.c.Target.Host, func(ctx context.Context, r *Result) {
 		cred := a.c.Target.Credential
+		if ch.scheme != "" && cred.Missing != nil {
+			r.Outcome, r.Said = Unknown, "not tried: "+cred.Missing.Error()
+			if fault.Is(cred.Missing, fault.Unauthenticated) {
+				r.fail(reason.SignInRefused, "%s", cred.Missing)
+			}
+			return
+		}
 		switch ch.scheme {
 		case "":
 			r.Said = "not asked for"
+			if cred.User != "" || cred.AccessToken != "" {
+				r.Said += ": the credential was not tried"
+			}
 			return
 		case "basic":
 			if cred.User == "" {
@@ -306,7 +392,10 @@ func (a *asker) signIn(ctx context.Context, ch challenge) (token, bool) {
 				return
 			}
 			t.header = basic(cred.User, cred.Password)
-			r.Said = "as " + cred.User + ", proved by the next request"
+			if a.proved(ctx, r, t) {
+				r.Said = "as " + cred.User
+				r.ending(cred, a.c.Way.Now())
+			}
 			return
 		case "bearer":
 		default:
@@ -315,11 +404,46 @@ func (a *asker) signIn(ctx context.Context, ch challenge) (token, bool) {
 		}
 		if why := a.realm(ch, cred); why != "" {
 			r.fail(reason.RealmElsewhere, "%s", why)
+			if u, err := url.Parse(ch.realm); err == nil && u.Scheme == "https" && u.Host != "" {
+				r.Fix = "if the registry's documentation names that host, add --token-host " + u.Host
+			}
 			return
 		}
-		t = a.bearer(ctx, r, ch, cred)
+		if t = a.bearer(ctx, r, ch, cred); r.Outcome == Passed && a.c.Target.Repository == "" {
+			a.proved(ctx, r, t) // with an image, its manifest proves it
+		}
+		if r.Outcome == Passed {
+			r.ending(cred, a.c.Way.Now())
+		}
 	})
-	return t, r.Outcome != Failed
+	return t, r.Outcome == Passed || r.Outcome == Warned
+}
+
+// proved asks whether the registry takes what was signed in with: that it
+// was given out says nothing yet.
+func (a *asker) proved(ctx context.Context, r *Result, t token) bool {
+	x, err := a.do(ctx, http.MethodGet, a.base+"/v2/", a.headers(t, ""), nil, maxAnswer)
+	switch {
+	case err != nil:
+		r.broken(err)
+	case x.status != http.StatusOK:
+		a.refused(r, x, reason.SignInRefused)
+	default:
+		return true
+	}
+	return false
+}
+
+// ending says how long the secret that was signed in with is good for.
+func (r *Result) ending(cred Credential, now time.Time) {
+	switch e := cred.Ends; {
+	case e.IsZero():
+	case e.Sub(now) < endsSoon:
+		r.Outcome, r.Code = Warned, reason.CredentialEnds
+		r.Said += "; the secret behind it ends on " + day(e)
+	default:
+		r.Said += "; the secret behind it is good for " + days(e.Sub(now))
+	}
 }
 
 // realm says why credentials do not go to where the challenge sends them, ""
@@ -335,8 +459,8 @@ func (a *asker) realm(ch challenge, cred Credential) string {
 	if err != nil || ourErr != nil {
 		return fmt.Sprintf("the realm %q names no host", ch.realm)
 	}
-	if (cred.User != "" || cred.AccessToken != "") && !strings.EqualFold(host, ours) {
-		return "tokens come from " + host
+	if (cred.User != "" || cred.AccessToken != "") && !strings.EqualFold(host, ours) && !strings.EqualFold(u.Host, a.c.Target.TokenHost) {
+		return "tokens come from " + u.Host
 	}
 	return ""
 }
@@ -373,55 +497,73 @@ func (a *asker) bearer(ctx context.Context, r *Result, ch challenge, cred Creden
 			Refresh string `json:"refresh_token"`
 		}
 		if x.status != http.StatusOK || json.Unmarshal(x.body, &out) != nil || out.Refresh == "" {
-			r.refused(x, deny)
+			a.refused(r, x, deny)
 			r.Evidence = append(r.Evidence, "refused at /oauth2/exchange")
 			return token{}
 		}
 		refresh, who = out.Refresh, "by exchange"
+		a.refresh = refresh
 	}
-	x, err := a.fetch(ctx, ch, cred, refresh)
+	x, err := a.fetch(ctx, ch, cred, refresh, a.scope())
 	if err != nil {
 		r.broken(err)
 		return token{}
 	}
-	var out struct {
-		Token  string `json:"token"`
-		Access string `json:"access_token"`
-	}
-	if x.status != http.StatusOK || json.Unmarshal(x.body, &out) != nil || out.Token+out.Access == "" {
+	t, ok := x.token()
+	if !ok {
 		if x.status == http.StatusUnauthorized && cred.User == "" && refresh == "" {
-			r.fail(deny, "the registry gives nobody a token without a credential: give one with --username, or sign in with cove login")
+			r.fail(deny, "the registry gives no token to nobody in particular, and no credential was given")
+			r.Fix = "sign in with `cove login`, or add --username and --password-file"
 			r.ID = x.id
 			return token{}
 		}
-		r.refused(x, deny)
+		a.refused(r, x, deny)
 		return token{}
-	}
-	raw := out.Access
-	if raw == "" {
-		raw = out.Token
 	}
 	if cred.User != "" {
 		who = "as " + cred.User
 	}
-	t := readToken(raw)
 	r.Said = "a token " + who
 	if !t.ends.IsZero() {
-		r.Said += ", good for " + t.ends.Sub(a.c.Way.Now()).Round(time.Minute).String()
-	}
-	if e := cred.Ends; !e.IsZero() && e.Sub(a.c.Way.Now()) < endsSoon {
-		r.Outcome, r.Code = Warned, reason.CredentialEnds
-		r.Said += "; the secret behind it ends on " + day(e)
+		r.Said += ", good for " + minutes(t.ends.Sub(a.c.Way.Now()))
 	}
 	return t
 }
 
+// token reads a token out of the answer to fetch.
+func (r *answer) token() (token, bool) {
+	var out struct {
+		Token  string `json:"token"`
+		Access string `json:"access_token"`
+	}
+	if r.status != http.StatusOK || json.Unmarshal(r.body, &out) != nil || out.Token+out.Access == "" {
+		return token{}, false
+	}
+	return readToken(cmp.Or(out.Access, out.Token)), true
+}
+
+// tokenFor gets a token for another scope, as whoever has signed in.
+func (a *asker) tokenFor(ctx context.Context, scope string) (token, bool) {
+	cred := a.c.Target.Credential
+	switch a.from.scheme {
+	case "":
+		return token{}, true
+	case "basic":
+		return token{header: basic(cred.User, cred.Password)}, true
+	}
+	x, err := a.fetch(ctx, a.from, cred, a.refresh, scope)
+	if err != nil {
+		return token{}, false
+	}
+	return x.token()
+}
+
 // fetch asks the realm for a token: by POST with a refresh token, else by GET
 // as engines do.
-func (a *asker) fetch(ctx context.Context, ch challenge, cred Credential, refresh string) (answer, error) {
+func (a *asker) fetch(ctx context.Context, ch challenge, cred Credential, refresh, scope string) (answer, error) {
 	q := url.Values{"service": {ch.service}}
-	if s := a.scope(); s != "" {
-		q.Set("scope", s)
+	if scope != "" {
+		q.Set("scope", scope)
 	}
 	if refresh != "" {
 		q.Set("grant_type", "refresh_token")
@@ -466,205 +608,20 @@ func readToken(raw string) token {
 }
 
 // permission compares what the token was issued for with what a pull needs.
-func (a *asker) permission(t token) {
-	a.c.timed(LayerPermission, a.c.Target.Repository, func(r *Result) {
+// A token that cannot be read is judged by what the registry answers to it.
+func (a *asker) permission(ctx context.Context, t token, manifest Result) {
+	a.c.timed(ctx, LayerPermission, a.c.Target.Repository, func(_ context.Context, r *Result) {
 		switch {
-		case t.header == "" || strings.HasPrefix(t.header, "Basic ") || !t.read && t.header != "":
-			r.Outcome, r.Said = Passed, "the token says nothing; the manifest shows it"
-		case slices.ContainsFunc(t.access, func(g grant) bool {
+		case t.read && slices.ContainsFunc(t.access, func(g grant) bool {
 			return g.Type == "repository" && (g.Name == a.c.Target.Repository || g.Name == "*") && (slices.Contains(g.Actions, "pull") || slices.Contains(g.Actions, "*"))
 		}):
 			r.Said = "the token lets pull " + a.c.Target.Repository
-		default:
+		case t.read:
 			r.fail(reason.TokenLacks, "the token was issued without pull of %s", a.c.Target.Repository)
+		case manifest.Outcome == Passed:
+			r.Said = "the manifest was read with it"
+		default:
+			r.Outcome, r.Said = NotReached, "only the manifest shows it"
 		}
 	})
-}
-
-var manifestTypes = strings.Join([]string{
-	"application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json",
-	"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json",
-}, ", ")
-
-type descriptor struct {
-	MediaType string `json:"mediaType"`
-	Digest    string `json:"digest"`
-	Size      int64  `json:"size"`
-	Platform  struct {
-		OS           string `json:"os"`
-		Architecture string `json:"architecture"`
-	} `json:"platform"`
-	URLs []string `json:"urls"`
-}
-
-type image struct {
-	Manifests []descriptor `json:"manifests"`
-	Config    descriptor   `json:"config"`
-	Layers    []descriptor `json:"layers"`
-}
-
-// manifest reads the image's manifest: of an index, the platform's.
-func (a *asker) manifest(ctx context.Context, t token) (image, bool) {
-	var m image
-	r := a.c.timed(LayerManifest, a.c.name(), func(r *Result) {
-		ref := a.c.Target.Reference
-		for range 2 {
-			x, err := a.do(ctx, http.MethodGet, a.base+"/v2/"+a.c.Target.Repository+"/manifests/"+ref, a.headers(t, manifestTypes), nil, maxAnswer)
-			if err != nil {
-				r.broken(err)
-				return
-			}
-			if x.status != http.StatusOK {
-				r.refused(x, reason.TokenLacks)
-				return
-			}
-			want := x.header.Get("Docker-Content-Digest")
-			if d, err := oci.ParseDigest(ref); err == nil {
-				want = d.String()
-			}
-			if want != "" && !matches(want, x.body) {
-				r.fail(reason.BytesWrong, "the manifest's bytes are not those of %s", want)
-				return
-			}
-			m = image{}
-			if err := json.Unmarshal(x.body, &m); err != nil {
-				r.fail(reason.ProxyAnswers, "what came is no manifest")
-				return
-			}
-			r.Said = fmt.Sprintf("read, %d bytes, %s", len(x.body), orUnknown(want))
-			if len(m.Manifests) == 0 {
-				return
-			}
-			ref = a.platform(m.Manifests)
-		}
-		if len(m.Manifests) > 0 {
-			r.Outcome, r.Said = Unknown, "an index of indexes"
-		}
-	})
-	return m, r.Outcome == Passed
-}
-
-func (a *asker) headers(t token, accept string) http.Header {
-	h := http.Header{}
-	if t.header != "" {
-		h.Set("Authorization", t.header)
-	}
-	if accept != "" {
-		h.Set("Accept", accept)
-	}
-	return h
-}
-
-// platform is the manifest of an index that a pull here would take.
-func (a *asker) platform(list []descriptor) string {
-	want := a.c.Target.Platform
-	if want == "" {
-		want = "linux/" + runtime.GOARCH
-	}
-	for _, d := range list {
-		if d.Platform.OS+"/"+d.Platform.Architecture == want {
-			return d.Digest
-		}
-	}
-	return list[0].Digest
-}
-
-// matches reports whether bytes have a digest.
-func matches(digest string, b []byte) bool {
-	d, err := oci.ParseDigest(digest)
-	if err != nil {
-		return false
-	}
-	alg, sum, _ := strings.Cut(d.String(), ":")
-	h, ok := oci.NewHash(alg)
-	if !ok {
-		return false
-	}
-	h.Write(b)
-	return fmt.Sprintf("%x", h.Sum(nil)) == sum
-}
-
-// blob fetches the image's smallest layer, following the registry to wherever
-// it sends the client, and compares its digest.
-func (a *asker) blob(ctx context.Context, t token, m image) {
-	all := append(slices.Clone(m.Layers), m.Config)
-	all = slices.DeleteFunc(all, func(d descriptor) bool {
-		_, err := oci.ParseDigest(d.Digest)
-		return err != nil || len(d.URLs) > 0
-	})
-	if layers := slices.DeleteFunc(slices.Clone(m.Layers), func(d descriptor) bool {
-		return !slices.ContainsFunc(all, func(x descriptor) bool { return x.Digest == d.Digest })
-	}); len(layers) > 0 {
-		all = layers
-	}
-	a.c.timed(LayerBlob, a.c.name(), func(r *Result) {
-		if len(all) == 0 {
-			r.Said = "the image has none"
-			return
-		}
-		d := slices.MinFunc(all, func(x, y descriptor) int { return int(min(max(x.Size-y.Size, -1), 1)) })
-		a.layer(ctx, r, t, d)
-	})
-}
-
-func (a *asker) layer(ctx context.Context, r *Result, t token, d descriptor) {
-	target, header, from := a.base+"/v2/"+a.c.Target.Repository+"/blobs/"+d.Digest, a.headers(t, ""), a.c.Target.Host
-	whole := d.Size <= maxLayer
-	if !whole {
-		header.Set("Range", "bytes=0-65535")
-	}
-	for range maxRedirect {
-		x, err := a.do(ctx, http.MethodGet, target, header, nil, maxLayer)
-		if err != nil {
-			r.broken(err)
-			if from != a.c.Target.Host {
-				r.Evidence = append(r.Evidence, string(r.Code)+": "+r.Said)
-				r.fail(reason.DataBlocked, "the registry sends layers to %s, and %s", from, r.Said)
-			}
-			return
-		}
-		if x.status == http.StatusTemporaryRedirect || x.status == http.StatusFound || x.status == http.StatusSeeOther {
-			to, err := url.Parse(x.header.Get("Location"))
-			if err != nil || to.Scheme != "https" && to.Host != "" {
-				r.fail(reason.DataBlocked, "the registry redirects to something that is no https URL")
-				return
-			}
-			to = must(url.Parse(target)).ResolveReference(to)
-			// The registry's token stays with the registry.
-			if to.Host != must(url.Parse(target)).Host {
-				header.Del("Authorization")
-			}
-			target, from = to.String(), to.Host
-			continue
-		}
-		if x.status != http.StatusOK && x.status != http.StatusPartialContent {
-			r.refused(x, reason.TokenLacks)
-			if from != a.c.Target.Host {
-				r.Evidence = append(r.Evidence, "answered by "+from)
-			}
-			return
-		}
-		if whole && x.status == http.StatusOK && !matches(d.Digest, x.body) {
-			r.fail(reason.BytesWrong, "the layer's bytes are not those of %s", d.Digest)
-			return
-		}
-		r.Said = fmt.Sprintf("%s, %d bytes from %s", short(d.Digest), len(x.body), from)
-		return
-	}
-	r.fail(reason.DataBlocked, "the registry redirects more than %d times", maxRedirect)
-}
-
-// must is for URLs that were made from parsed ones.
-func must(u *url.URL, err error) *url.URL {
-	if err != nil {
-		return &url.URL{}
-	}
-	return u
-}
-
-func short(digest string) string {
-	if len(digest) > 19 {
-		return digest[:19] + "…"
-	}
-	return digest
 }

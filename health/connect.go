@@ -11,8 +11,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -21,7 +23,7 @@ import (
 
 // connect opens a connection to a place and keeps the result under layer.
 func (c *Check) connect(ctx context.Context, layer string, at place) (conn net.Conn, r Result) {
-	r = c.timed(layer, at.host, func(r *Result) {
+	r = c.timed(ctx, layer, at.host, func(ctx context.Context, r *Result) {
 		var found Result
 		conn, found = c.reach(ctx, at)
 		r.take(found)
@@ -30,38 +32,94 @@ func (c *Check) connect(ctx context.Context, layer string, at place) (conn net.C
 }
 
 // reach opens a connection to a place: through the proxy, if there is one,
-// else to each of its addresses. An address that does not answer is a failure
-// even where another does: clients pick any.
+// else to each of its addresses at once. An address that does not answer is a
+// failure even where another does: clients pick any.
 func (c *Check) reach(ctx context.Context, at place) (net.Conn, Result) {
-	r := Result{Outcome: Passed}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	if at.proxy != nil {
 		return c.through(ctx, at)
 	}
+	type attempt struct {
+		conn  net.Conn
+		err   error
+		after time.Duration
+	}
+	tried := make([]attempt, len(at.addrs))
+	var all sync.WaitGroup
+	var here netip.Addr
+	all.Go(func() { here = c.source(ctx, at) })
+	for i, a := range at.addrs {
+		all.Go(func() {
+			began := time.Now()
+			conn, err := c.Way.Dial(ctx, "tcp", net.JoinHostPort(a.String(), at.port))
+			tried[i] = attempt{conn, err, time.Since(began)}
+		})
+	}
+	all.Wait()
+
+	r := Result{Outcome: Passed}
 	var first net.Conn
-	for _, a := range at.addrs {
-		began := time.Now()
-		conn, err := c.Way.Dial(ctx, "tcp", net.JoinHostPort(a.String(), at.port))
-		if err != nil {
-			r.fail(pathCode(err), "%s:%s: %s", a, at.port, pathWords(err))
-			continue
-		}
-		if first != nil {
-			conn.Close()
-			continue
-		}
-		first = conn
-		if r.Outcome != Failed {
-			r.Said = fmt.Sprintf("%s:%s TCP in %d ms", a, at.port, time.Since(began).Milliseconds())
+	var silent []netip.Addr
+	for i, a := range at.addrs {
+		switch x := tried[i]; {
+		case x.err != nil:
+			r.fail(pathCode(x.err), "%s:%s: %s", a, at.port, pathWords(x.err))
+			if r.Code == reason.PathSilent {
+				silent = append(silent, a)
+			}
+		case first == nil:
+			first = x.conn
+			if r.Outcome != Failed {
+				r.Said = fmt.Sprintf("%s:%s TCP in %d ms", a, at.port, x.after.Milliseconds())
+			}
+		default:
+			x.conn.Close()
 		}
 	}
-	if first != nil && r.Outcome == Failed {
-		r.Evidence = append(r.Evidence, fmt.Sprintf("%s answers", first.RemoteAddr()))
-		first.Close()
-		first = nil
+	if len(silent) > 0 && r.Code == reason.PathSilent {
+		r.Fix = letThrough(here, silent, at.port)
 	}
-	return first, r
+	if first == nil || r.Outcome != Failed {
+		return first, r
+	}
+	r.Evidence = append(r.Evidence, fmt.Sprintf("%s answers", first.RemoteAddr()))
+	first.Close()
+	return nil, r
+}
+
+// source is the address that connections to a place come from, the zero one
+// where that is not known. Nothing is sent: the system only chooses.
+func (c *Check) source(ctx context.Context, at place) netip.Addr {
+	if len(at.addrs) == 0 {
+		return netip.Addr{}
+	}
+	conn, err := c.Way.Dial(ctx, "udp", net.JoinHostPort(at.addrs[0].String(), at.port))
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer conn.Close()
+	from, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	return from.Addr().Unmap().WithZone("")
+}
+
+// letThrough says what a firewall on the way must let through for connections
+// from here to addresses that do not answer; "" where here is not known.
+func letThrough(here netip.Addr, to []netip.Addr, port string) string {
+	if !here.IsValid() {
+		return ""
+	}
+	ip, set := "ip", to[0].String()
+	if to[0].Is6() {
+		ip = "ip6"
+	}
+	if len(to) > 1 {
+		set = "{ " + join(to) + " }"
+	}
+	return fmt.Sprintf("on the firewall between, let TCP from %s to %s port %s through, and the answers; in nftables: %s saddr %s %s daddr %s tcp dport %s accept", here, join(to), port, ip, here, ip, set, port)
 }
 
 func pathCode(err error) reason.Code {
@@ -190,16 +248,50 @@ func (b *byByte) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// secure agrees on TLS over a connection and keeps the result under layer.
-func (c *Check) secure(ctx context.Context, layer string, at place, conn net.Conn) Result {
-	return c.timed(layer, at.host, func(r *Result) { r.take(c.shake(ctx, at, conn)) })
+// secure agrees on TLS over a connection, and has the engines of this machine
+// judge the certificate as well.
+func (c *Check) secure(ctx context.Context, at place, conn net.Conn) Result {
+	var t *tls.Conn
+	r := c.timed(ctx, LayerTLS, at.host, func(ctx context.Context, r *Result) {
+		var found Result
+		found, t = c.shake(ctx, at, conn)
+		r.take(found)
+	})
+	if r.Code == reason.CertificateTime {
+		// Which of the two clocks is wrong is what people want to know next.
+		if date := dateOf(t, at.host); date != "" {
+			c.clock(ctx, date)
+		}
+	}
+	if t != nil && c.Way.Trusts != nil && r.Outcome != Failed {
+		for _, x := range c.Way.Trusts(at.named(), t.ConnectionState().PeerCertificates, c.Way.Now()) {
+			c.add(x)
+		}
+	}
+	return r
+}
+
+// dateOf asks a server that is not trusted for the time, "" if it has none to
+// tell. Nothing secret goes there.
+func dateOf(t *tls.Conn, host string) string {
+	req := &http.Request{Method: http.MethodHead, URL: &url.URL{Path: "/v2/"}, Host: host, Header: http.Header{}}
+	if t.SetDeadline(time.Now().Add(Patience)) != nil || req.Write(t) != nil {
+		return ""
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(t, maxHeader)), req)
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	return resp.Header.Get("Date")
 }
 
 // shake agrees on TLS and judges the certificate by hand, so that what is
-// wrong with it can be told apart.
-func (c *Check) shake(ctx context.Context, at place, conn net.Conn) Result {
+// wrong with it can be told apart. The connection is nil where there was no
+// agreement.
+func (c *Check) shake(ctx context.Context, at place, conn net.Conn) (Result, *tls.Conn) {
 	r := Result{Outcome: Passed}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	t := tls.Client(conn, &tls.Config{
 		ServerName: at.host, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
@@ -218,14 +310,14 @@ func (c *Check) shake(ctx context.Context, at place, conn net.Conn) Result {
 		default:
 			r.fail(reason.PathCut, "the connection to %s was cut before TLS was agreed on", at.host)
 		}
-		return r
+		return r, nil
 	}
-	return judgeChain(at, t.ConnectionState(), c.Way.Roots, c.Way.Now())
+	return judgeChain(at, c.instead(at.host), t.ConnectionState(), c.Way.Roots, c.Way.Now()), t
 }
 
 // judgeChain says whether a client of this machine trusts what the server
 // showed.
-func judgeChain(at place, cs tls.ConnectionState, roots *x509.CertPool, now time.Time) Result {
+func judgeChain(at place, instead string, cs tls.ConnectionState, roots *x509.CertPool, now time.Time) Result {
 	r := Result{Outcome: Passed}
 	leaf := cs.PeerCertificates[0]
 	opts := x509.VerifyOptions{DNSName: at.host, Roots: roots, Intermediates: x509.NewCertPool(), CurrentTime: now}
@@ -244,7 +336,7 @@ func judgeChain(at place, cs tls.ConnectionState, roots *x509.CertPool, now time
 	switch {
 	case isPrivateName(at.host):
 		r.fail(reason.PrivateName, "%s is an alias for resolvers; no certificate has it", at.host)
-		r.Fix = "ask for " + withoutPrivate(at.host)
+		r.Fix = "ask for " + instead
 	case errors.As(err, &name):
 		r.fail(reason.CertificateName, "the certificate is for %s", strings.Join(clip(leaf.DNSNames, 4), ", "))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
@@ -274,9 +366,17 @@ func clip(s []string, n int) []string {
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
+// minutes is a duration without the seconds.
+func minutes(d time.Duration) string {
+	if d < time.Minute {
+		return "under a minute"
+	}
+	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+}
+
 func days(d time.Duration) string {
 	if d < 48*time.Hour {
-		return d.Round(time.Minute).String()
+		return minutes(d)
 	}
 	return fmt.Sprintf("%d days", int(d/(24*time.Hour)))
 }

@@ -41,6 +41,12 @@ type Target struct {
 	// for a name. Nil is not known: then any address that works is good.
 	Holds      map[string][]netip.Addr
 	Credential Credential
+	// TokenHost is where tokens come from, if that is not the registry's own
+	// host: the credential goes to no other.
+	TokenHost string
+	// Explained is a registry of a deployment that `cove explain` can ask about
+	// a refusal's id. Others send ids that mean nothing here.
+	Explained bool
 	// Last is the layer to end with; "" goes all the way.
 	Last string
 }
@@ -54,6 +60,10 @@ type Credential struct {
 	AccessToken Secret
 	// Ends is when the secret behind it expires; zero is not known.
 	Ends time.Time
+	// Missing says why there is no credential though there ought to be one: the
+	// check then does not ask as nobody in its place. Only a
+	// fault.Unauthenticated is a refusal.
+	Missing error
 }
 
 // Secret prints as redacted.
@@ -70,8 +80,13 @@ type Way struct {
 	Proxy  func(*url.URL) (*url.URL, error) // nil is no proxy
 	Roots  *x509.CertPool                   // nil is the system's
 	Now    func() time.Time
-	// Engines looks at the container engines of this machine; nil skips them.
-	Engines func(ctx context.Context) []Result
+	// Engines looks at the container engines of this machine, and at what keeps
+	// their credentials for a host; nil skips them.
+	Engines func(ctx context.Context, host string) []Result
+	// Trusts says of the container engines of this machine whether they trust
+	// what a host has shown, which the check may do by Roots alone; nil skips
+	// them.
+	Trusts func(host string, shown []*x509.Certificate, now time.Time) []Result
 }
 
 // Outcome is how a layer ended.
@@ -101,6 +116,7 @@ type Result struct {
 
 // The layers, in the order in which a pull meets them.
 const (
+	LayerControl    = "control plane" // what the answers are compared with
 	LayerEngine     = "engine"
 	LayerName       = "name"
 	LayerConnect    = "connection"
@@ -115,7 +131,7 @@ const (
 )
 
 // Layers are all of them.
-var Layers = []string{LayerEngine, LayerName, LayerConnect, LayerTLS, LayerChallenge, LayerClock, LayerSignIn, LayerPermission, LayerManifest, LayerBlob, LayerData}
+var Layers = []string{LayerControl, LayerEngine, LayerName, LayerConnect, LayerTLS, LayerChallenge, LayerClock, LayerSignIn, LayerPermission, LayerManifest, LayerBlob, LayerData}
 
 // Report is a whole check.
 type Report struct {
@@ -140,14 +156,16 @@ func (r Report) Count(o Outcome) (n int) {
 	return n
 }
 
-// patience is how long one layer waits: longer than a slow network needs, and
-// short enough that a whole check ends while somebody is looking.
-const patience = 5 * time.Second
+// Patience is how long one layer waits, all its requests together: longer than
+// a slow network needs, and short enough that a whole check ends while somebody
+// is looking.
+const Patience = 5 * time.Second
 
 // Check is one run.
 type Check struct {
 	Target Target
 	Way    Way
+	Known  []Result // what the caller has found out already
 
 	mu      sync.Mutex
 	results []Result
@@ -207,11 +225,13 @@ func (c *Check) add(r Result) {
 	c.results = append(c.results, r)
 }
 
-// timed runs one layer and notes how long it took.
-func (c *Check) timed(layer, subject string, fn func(r *Result)) Result {
+// timed runs one layer within its time and notes how long it took.
+func (c *Check) timed(ctx context.Context, layer, subject string, fn func(ctx context.Context, r *Result)) Result {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
 	began := time.Now() // a duration: the wall clock of Way may be a test's
 	r := Result{Layer: layer, Subject: subject, Outcome: Passed}
-	fn(&r)
+	fn(ctx, &r)
 	r.Millis = time.Since(began).Milliseconds()
 	c.add(r)
 	return r
@@ -227,10 +247,11 @@ func (r *Result) fail(code reason.Code, format string, args ...any) {
 // failed is tried.
 func (c *Check) Run(ctx context.Context) Report {
 	began := time.Now()
+	c.results = append(c.results, c.Known...)
 	var aside sync.WaitGroup
 	if c.Way.Engines != nil {
 		aside.Go(func() {
-			for _, r := range c.Way.Engines(ctx) {
+			for _, r := range c.Way.Engines(ctx, c.Target.Host) {
 				c.add(r)
 			}
 		})
@@ -245,7 +266,7 @@ func (c *Check) Run(ctx context.Context) Report {
 	defer c.mu.Unlock()
 	out := slices.Clone(c.results)
 	slices.SortStableFunc(out, func(a, b Result) int {
-		if d := slices.Index(Layers, a.Layer) - slices.Index(Layers, b.Layer); d != 0 || a.Layer != LayerData {
+		if d := slices.Index(Layers, a.Layer) - slices.Index(Layers, b.Layer); d != 0 || a.Layer != LayerData && a.Layer != LayerBlob {
 			return d
 		}
 		return strings.Compare(a.Subject, b.Subject)
@@ -289,32 +310,40 @@ func (c *Check) login(ctx context.Context) {
 	if c.Target.Repository == "" {
 		return
 	}
-	ask.permission(token)
-	m, ok := ask.manifest(ctx, token)
-	if !ok || c.ends(LayerManifest) {
+	m, read := ask.manifest(ctx, token)
+	ask.permission(ctx, token, read)
+	if read.Outcome != Passed || c.ends(LayerManifest) {
 		c.rest(LayerManifest, "needs the manifest")
 		return
 	}
-	ask.blob(ctx, token, m)
+	ask.blobs(ctx, token, m)
 }
 
 // way are the layers of a pull through the login server.
-var way = []string{LayerName, LayerConnect, LayerTLS, LayerChallenge, LayerSignIn, LayerPermission, LayerManifest, LayerBlob}
+var way = []string{LayerName, LayerConnect, LayerTLS, LayerChallenge, LayerClock, LayerSignIn, LayerPermission, LayerManifest, LayerBlob}
 
-// rest says of the layers behind one that they were not reached.
+// rest says of the layers behind one that they were not reached, but of those
+// that were.
 func (c *Check) rest(after, why string) {
 	if c.ends(after) {
 		return
 	}
 	for _, l := range way[slices.Index(way, after)+1:] {
 		image := l == LayerPermission || l == LayerManifest || l == LayerBlob
-		if !image || c.Target.Repository != "" {
+		if (!image || c.Target.Repository != "") && !c.has(l) {
 			c.add(Result{Layer: l, Subject: c.Target.Host, Outcome: NotReached, Said: why})
 		}
 		if c.ends(l) {
 			return
 		}
 	}
+}
+
+// has reports whether there is a result of a layer.
+func (c *Check) has(layer string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.results, func(r Result) bool { return r.Layer == layer })
 }
 
 // connected tries TCP and TLS to a host.
@@ -328,7 +357,7 @@ func (c *Check) connected(ctx context.Context, at place) bool {
 	if c.ends(LayerConnect) {
 		return false
 	}
-	if c.secure(ctx, LayerTLS, at, conn).Outcome == Failed {
+	if c.secure(ctx, at, conn).Outcome == Failed {
 		c.rest(LayerTLS, "needs TLS")
 		return false
 	}
@@ -337,7 +366,7 @@ func (c *Check) connected(ctx context.Context, at place) bool {
 
 // data tries the way to a data endpoint as far as it goes without a layer.
 func (c *Check) data(ctx context.Context, host string) {
-	c.timed(LayerData, host, func(r *Result) {
+	c.timed(ctx, LayerData, host, func(ctx context.Context, r *Result) {
 		at, named := c.look(ctx, host)
 		if named.Outcome == Failed {
 			if named.Code == reason.NamePublic {
@@ -352,7 +381,7 @@ func (c *Check) data(ctx context.Context, host string) {
 			return
 		}
 		defer conn.Close()
-		safe := c.shake(ctx, at, conn)
+		safe, _ := c.shake(ctx, at, conn)
 		r.take(safe)
 		if safe.Outcome != Failed {
 			r.Said = named.Said + " · " + reached.Said + " · " + safe.Said

@@ -17,12 +17,14 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
+	"cove.example/cove/fault"
 	"cove.example/cove/reason"
 )
 
@@ -36,6 +38,7 @@ type lab struct {
 	registry *httptest.Server
 	data     *httptest.Server
 	resolver string
+	mu       sync.Mutex
 	records  map[string][]dns.RR
 
 	manifest, layer []byte
@@ -89,7 +92,14 @@ func (l *lab) point(name, addr string) {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	l.records[name] = []dns.RR{rr}
+	l.put(name, rr)
+}
+
+// put gives a name these records; none is that it does not exist.
+func (l *lab) put(name string, records ...dns.RR) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.records[name] = records
 }
 
 func (l *lab) serveDNS() string {
@@ -98,12 +108,16 @@ func (l *lab) serveDNS() string {
 		l.t.Fatal(err)
 	}
 	s := &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		m := new(dns.Msg)
 		m.SetReply(q)
 		name := strings.TrimSuffix(q.Question[0].Name, ".")
 		m.Answer = l.records[name]
 		if m.Answer == nil {
 			m.Rcode = dns.RcodeNameError
+		} else if t := m.Answer[0].Header().Rrtype; t != dns.TypeCNAME && t != q.Question[0].Qtype {
+			m.Answer = nil
 		} else if alias, ok := m.Answer[0].(*dns.CNAME); ok && l.records[strings.TrimSuffix(alias.Target, ".")] == nil {
 			m.Rcode = dns.RcodeNameError // as a resolver that has followed it
 		}
@@ -144,6 +158,17 @@ func (l *lab) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// region is one more data endpoint. Its name is behind the first's in the order
+// of results.
+func (l *lab) region(serve http.HandlerFunc) string {
+	s := httptest.NewUnstartedServer(serve)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	l.t.Cleanup(s.Close)
+	l.point("zz.example.com", here.String())
+	return "zz.example.com:" + port(s)
+}
+
 func jwt(claims map[string]any) string {
 	b, _ := json.Marshal(claims)
 	return "x." + base64.RawURLEncoding.EncodeToString(b) + ".x"
@@ -181,7 +206,7 @@ func TestAllIsWell(t *testing.T) {
 		if !report.Good() {
 			t.Errorf("redirect %v: %+v", redirect, report.Results)
 		}
-		if len(report.Results) != len(Layers)-1 { // no engine was looked for
+		if len(report.Results) != len(Layers)-2 { // no engine was looked for, and no control plane asked
 			t.Errorf("%d results: %+v", len(report.Results), report.Results)
 		}
 		if l.leaked.Load() {
@@ -234,10 +259,10 @@ func TestFaults(t *testing.T) {
 		want       reason.Code
 		notReached string
 	}{
-		"the name does not exist": {func(t *testing.T, l *lab) { delete(l.records, registryName) }, LayerName, reason.NameUnknown, LayerBlob},
+		"the name does not exist": {func(t *testing.T, l *lab) { l.put(registryName) }, LayerName, reason.NameUnknown, LayerBlob},
 		"a linked zone has no record": {func(t *testing.T, l *lab) {
 			rr, _ := dns.NewRR(registryName + ". 1 IN CNAME a.privatelink.example.com.")
-			l.records[registryName] = []dns.RR{rr}
+			l.put(registryName, rr)
 		}, LayerName, reason.PrivateNoRecord, LayerConnect},
 		"public where a private endpoint serves": {func(t *testing.T, l *lab) {
 			l.point(registryName, "203.0.113.7")
@@ -326,6 +351,15 @@ func TestFaults(t *testing.T) {
 				return true
 			}
 		}, LayerSignIn, reason.RealmElsewhere, LayerManifest},
+		"a token for nothing": {func(t *testing.T, l *lab) {
+			l.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path != "/token" {
+					return false
+				}
+				json.NewEncoder(w).Encode(map[string]string{"token": jwt(map[string]any{"exp": time.Now().Add(time.Hour).Unix(), "access": []any{}})})
+				return true
+			}
+		}, LayerPermission, reason.TokenLacks, ""},
 		"no such image": {func(t *testing.T, l *lab) {
 			l.answer = func(w http.ResponseWriter, r *http.Request) bool {
 				if !strings.Contains(r.URL.Path, "/manifests/") {
@@ -335,11 +369,91 @@ func TestFaults(t *testing.T) {
 				return true
 			}
 		}, LayerManifest, reason.ImageUnknown, LayerBlob},
+		"the image is for another platform": {func(t *testing.T, l *lab) {
+			l.manifest = fmt.Appendf(nil, `{"schemaVersion":2,"manifests":[{"digest":%q,"size":1,"platform":{"os":"plan9","architecture":"mips"}}]}`, digest(l.manifest))
+		}, LayerManifest, reason.PlatformAbsent, LayerBlob},
+		"the image alone is for another platform": {func(t *testing.T, l *lab) {
+			config := []byte(`{"os":"plan9","architecture":"mips"}`)
+			l.manifest = fmt.Appendf(nil, `{"schemaVersion":2,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[{"digest":%q,"size":7}]}`, digest(config), len(config), digest(l.layer))
+			l.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.HasSuffix(r.URL.Path, digest(config)) {
+					return false
+				}
+				w.Write(config)
+				return true
+			}
+		}, LayerBlob, reason.PlatformAbsent, ""},
+		"a layer besides the smallest is gone": {func(t *testing.T, l *lab) {
+			more := digest([]byte("more"))
+			l.manifest = fmt.Appendf(nil, `{"schemaVersion":2,"config":{"digest":%[1]q,"size":7},"layers":[{"digest":%[1]q,"size":7},{"digest":%[2]q,"size":9}]}`, digest(l.layer), more)
+			l.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.HasSuffix(r.URL.Path, more) {
+					return false
+				}
+				problem(w, 404, "BLOB_UNKNOWN", "blob unknown", nil)
+				return true
+			}
+		}, LayerBlob, reason.ImageUnknown, ""},
+		"a page that says 200": {func(t *testing.T, l *lab) {
+			l.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				w.Header().Set("Content-Type", "text/html")
+				io.WriteString(w, "<html>Sign in to the airport</html>")
+				return true
+			}
+		}, LayerChallenge, reason.ProxyAnswers, LayerManifest},
+		"a page for every path but the first": {func(t *testing.T, l *lab) {
+			l.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.Contains(r.URL.Path, "/manifests/") {
+					return false
+				}
+				io.WriteString(w, `{"welcome":"to the airport"}`)
+				return true
+			}
+		}, LayerManifest, reason.ProxyAnswers, LayerBlob},
+		"a token that the registry does not take": {func(t *testing.T, l *lab) {
+			l.c.Target.Repository, l.c.Target.Reference = "", ""
+			l.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				if r.URL.Path == "/token" || r.Header.Get("Authorization") == "" {
+					return false
+				}
+				problem(w, 401, "UNAUTHORIZED", "authentication required", nil)
+				return true
+			}
+		}, LayerSignIn, reason.SignInRefused, ""},
+		"a wrong password where nothing else is asked": {func(t *testing.T, l *lab) {
+			l.c.Target.Repository, l.c.Target.Reference = "", ""
+			l.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				w.Header().Set("Www-Authenticate", `Basic realm="r"`)
+				problem(w, 401, "UNAUTHORIZED", "authentication required", nil)
+				return true
+			}
+		}, LayerSignIn, reason.SignInRefused, ""},
+		"there ought to be a credential": {func(t *testing.T, l *lab) {
+			l.c.Target.Credential = Credential{Missing: fault.Newf(fault.Unauthenticated, "the secret has expired")}
+		}, LayerSignIn, reason.SignInRefused, LayerManifest},
+		"a clock that is years behind": {func(t *testing.T, l *lab) {
+			l.c.Way.Now = func() time.Time { return l.registry.Certificate().NotBefore.Add(-24 * time.Hour) }
+		}, LayerClock, reason.ClockWrong, LayerSignIn},
+		"another region has other bytes": {func(t *testing.T, l *lab) {
+			l.redirect = true
+			l.c.Target.DataHosts = []string{dataName + ":" + port(l.data), l.region(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "stale") })}
+		}, LayerBlob, reason.BytesWrong, ""},
+		"another region refuses": {func(t *testing.T, l *lab) {
+			l.redirect = true
+			l.c.Target.DataHosts = []string{dataName + ":" + port(l.data), l.region(func(w http.ResponseWriter, _ *http.Request) {
+				problem(w, 403, "DENIED", "client with IP '1.2.3.4' is not allowed access.", nil)
+			})}
+		}, LayerBlob, reason.NetworkRefuses, ""},
 		"other bytes": {func(t *testing.T, l *lab) { l.layer = []byte("another") }, LayerBlob, reason.BytesWrong, ""},
 		"the data endpoint is closed": {func(t *testing.T, l *lab) {
 			l.redirect = true
 			l.data.Close()
 		}, LayerBlob, reason.DataBlocked, ""},
+		"the nearest data endpoint is closed, and the others are tried all the same": {func(t *testing.T, l *lab) {
+			l.redirect = true
+			l.c.Target.DataHosts = []string{dataName + ":" + port(l.data), l.region(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "stale") })}
+			l.data.Close()
+		}, LayerBlob, reason.BytesWrong, ""},
 		"the secret ends": {func(t *testing.T, l *lab) { l.c.Target.Credential.Ends = time.Now().Add(time.Hour) }, LayerSignIn, reason.CredentialEnds, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -358,11 +472,61 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%s is in no catalogue", r.Code)
 			}
 			for layer, r := range got {
-				if strings.Contains(fmt.Sprint(r), string(l.c.Target.Credential.Password)) {
+				if strings.Contains(fmt.Sprint(r), "pa55-w0rd") || strings.Contains(fmt.Sprint(r), "wr0ng-w0rd") {
 					t.Errorf("%s tells the password: %+v", layer, r)
 				}
 			}
 		})
+	}
+}
+
+// What programs of this machine are told depends on which resolver answers
+// first: one that is silent costs time, one that lies is found out, and a name
+// that is of IPv6 alone has an address.
+func TestSeveralResolvers(t *testing.T) {
+	l, liar := newLab(t), newLab(t)
+	l.point(registryName, "10.0.0.7")
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	six, err := dns.NewRR("six.example.com. 1 IN AAAA ::1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.put("six.example.com", six)
+	look := func(host string, servers ...string) (string, Result) {
+		t.Helper()
+		a, err := Resolvers(servers, (&net.Dialer{}).DialContext, nil)(t.Context(), host)
+		if err != nil {
+			return err.Error(), Result{}
+		}
+		return a.words(), judgeName(host, a, nil)
+	}
+	none := silent.LocalAddr().String()
+	for _, x := range []struct {
+		what, host string
+		servers    []string
+		said       string
+		code       reason.Code
+	}{
+		{"one", registryName, []string{l.resolver}, "10.0.0.7", ""},
+		{"the first is silent", registryName, []string{none, l.resolver}, "10.0.0.7", reason.ResolversSplit},
+		{"the second is silent", registryName, []string{l.resolver, none}, "10.0.0.7", ""},
+		{"all are", registryName, []string{none}, none + ": no answer", ""},
+		{"the second says another address", registryName, []string{l.resolver, liar.resolver}, "10.0.0.7", reason.ResolversSplit},
+		{"the second does not know it", "six.example.com", []string{l.resolver, liar.resolver}, "::1", reason.ResolversSplit},
+		{"IPv6 alone", "six.example.com", []string{l.resolver}, "::1", ""},
+		{"none", "seven.example.com", []string{l.resolver, liar.resolver}, "that it does not exist", reason.NameUnknown},
+	} {
+		said, r := look(x.host, x.servers...)
+		if said != x.said || r.Code != x.code {
+			t.Errorf("%s: %s %+v", x.what, said, r)
+		}
+		if x.code == reason.ResolversSplit && (len(r.Evidence) != 1 || !strings.HasPrefix(r.Evidence[0], liar.resolver+" says ") && r.Evidence[0] != none+": no answer") {
+			t.Errorf("%s: %+v", x.what, r)
+		}
 	}
 }
 
@@ -386,6 +550,71 @@ func TestACredentialStaysWithTheRegistry(t *testing.T) {
 	}
 }
 
+// Some registries have their tokens, or their manifests, at another host: that
+// is followed where the caller has said so, and where nothing secret goes.
+func TestARegistryOfSeveralHosts(t *testing.T) {
+	l := newLab(t)
+	tokens := l.region(l.serve)
+	l.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case r.Host == tokens:
+			return false
+		case strings.Contains(r.URL.Path, "/manifests/"):
+			w.Header().Set("Location", "https://"+dataName+":"+port(l.data)+"/m")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		case r.Header.Get("Authorization") == "":
+			w.Header().Set("Www-Authenticate", `Bearer realm="https://`+tokens+`/token",service="x"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		default:
+			return false
+		}
+		return true
+	}
+	l.layer = l.manifest // what the data host has
+	if r := l.run()[LayerSignIn]; r.Code != reason.RealmElsewhere || !strings.Contains(r.Fix, "--token-host "+tokens) {
+		t.Errorf("nobody has named the host: %+v", r)
+	}
+	l.c.Target.TokenHost = tokens
+	got := l.run()
+	if got[LayerSignIn].Outcome != Passed || got[LayerManifest].Outcome != Passed {
+		t.Errorf("%+v", got)
+	}
+	if l.leaked.Load() {
+		t.Error("the registry's token was sent on with the redirect")
+	}
+}
+
+// What a server says of itself is printed, and some of it within commands.
+func TestAServerThatHasThoughtOfCopying(t *testing.T) {
+	for id, fix := range map[string]string{
+		"11111111-2222-3333-4444-555555555555":            "cove explain 11111111-2222-3333-4444-555555555555",
+		"11111111-2222-3333-4444-555555555555; rm -rf ~/": "",
+		"$(reboot)": "",
+	} {
+		l := newLab(t)
+		l.c.Target.Explained = true
+		l.answer = func(w http.ResponseWriter, r *http.Request) bool {
+			w.Header().Set("X-Ms-Correlation-Request-Id", id)
+			w.WriteHeader(http.StatusForbidden)
+			io.WriteString(w, `{"errors":[{"code":"DENIED","message":"no","detail":{"reason":"COVE-NET-003"}}]}`)
+			return true
+		}
+		if r := l.run()[LayerChallenge]; r.Fix != fix || r.Code != "COVE-NET-003" {
+			t.Errorf("%q: %+v", id, r)
+		}
+	}
+}
+
+// Who could not sign in because nobody was there to sign in to was not refused.
+func TestACredentialThatCouldNotBeHad(t *testing.T) {
+	l := newLab(t)
+	l.c.Target.Credential = Credential{Missing: fault.Newf(fault.Unavailable, "login.example.com cannot be reached")}
+	got := l.run()
+	if r := got[LayerSignIn]; r.Outcome != Unknown || r.Code != "" || !strings.Contains(r.Said, "cannot be reached") || got[LayerManifest].Outcome != NotReached {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestSymptoms(t *testing.T) {
 	for text, want := range map[string]reason.Code{
 		`Error response from daemon: Get "https://r.cr.cove.internal/v2/": dial tcp: lookup r.cr.cove.internal on 127.0.0.53:53: no such host`:                                       reason.NameUnknown,
@@ -405,6 +634,8 @@ func TestSymptoms(t *testing.T) {
 		`denied: requested access to the resource is denied`:                                                                                                                         reason.TokenLacks,
 		`Error response from daemon: Get "https://r/v2/": http: server gave HTTP response to HTTPS client`:                                                                           reason.NotTLS,
 		`Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?`:                                                                          reason.EngineAway,
+		`error pushing image: PUT https://r/v2/x/blobs/uploads/1: unexpected status code 413 Request Entity Too Large: <html>`:                                                       reason.ProxyLimits,
+		`error getting credentials - err: exit status 1, out: ` + "`the keyring is locked`":                                                                                          reason.HelperBroken,
 		`curl: (56) CONNECT tunnel failed, response 403`:                                                                                                                             reason.ProxyRefuses,
 		`An error occurred: CONNECTIVITY_DNS_ERROR`:                                                                                                                                  reason.NameUnknown,
 	} {

@@ -25,9 +25,13 @@ type Answer struct {
 	// System are the addresses that programs of this machine get, where the
 	// lookup knows them apart from the resolver's: the hosts file has a say.
 	System []netip.Addr
+	// Others are what other resolvers of this machine say, where it is something
+	// else, and those that programs ask before and hear nothing of.
+	Others []string
 }
 
-// Lookup asks for the IPv4 addresses of a name. It fails when nobody answers.
+// Lookup asks for the addresses of a name: those of IPv4, or where there are
+// none those of IPv6. It fails when nobody answers.
 type Lookup func(ctx context.Context, host string) (Answer, error)
 
 // place is where a host was found.
@@ -37,9 +41,17 @@ type place struct {
 	proxy      *url.URL
 }
 
+// named is the place as clients write it: with the port where that is not 443.
+func (p place) named() string {
+	if p.port == "443" {
+		return p.host
+	}
+	return net.JoinHostPort(p.host, p.port)
+}
+
 // named looks a host up and keeps the result under layer.
 func (c *Check) named(ctx context.Context, layer, host string) (at place, r Result) {
-	r = c.timed(layer, host, func(r *Result) {
+	r = c.timed(ctx, layer, host, func(ctx context.Context, r *Result) {
 		var found Result
 		at, found = c.look(ctx, host)
 		r.take(found)
@@ -67,7 +79,7 @@ func (c *Check) look(ctx context.Context, host string) (place, Result) {
 		at.addrs, r.Said = []netip.Addr{a}, "an address, no name"
 		return at, r
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	answer, err := c.Way.Lookup(ctx, name)
 	if err != nil {
@@ -78,7 +90,11 @@ func (c *Check) look(ctx context.Context, host string) (place, Result) {
 	if len(answer.System) > 0 {
 		at.addrs = answer.System
 	}
-	return at, judgeName(name, answer, c.Target.Holds[name])
+	r = judgeName(name, answer, c.Target.Holds[name])
+	if r.Code == reason.PrivateName {
+		r.Fix = "ask for " + c.instead(name)
+	}
+	return at, r
 }
 
 // judgeName says whether an answer is what the name ought to lead to from
@@ -95,26 +111,34 @@ func judgeName(name string, a Answer, holds []netip.Addr) Result {
 	switch {
 	case isPrivateName(name):
 		r.fail(reason.PrivateName, "%s is an alias for resolvers", name)
-		r.Fix = "ask for " + withoutPrivate(name)
 	case a.Absent && private:
 		r.fail(reason.PrivateNoRecord, "%s does not exist%s", chain, asked)
 	case a.Absent:
 		r.fail(reason.NameUnknown, "%s does not exist%s", chain, asked)
 	case len(a.Addrs) == 0:
-		r.fail(reason.NameEmpty, "%s has no IPv4 address%s", chain, asked)
+		r.fail(reason.NameEmpty, "%s has no address%s", chain, asked)
 	case len(holds) > 0 && !overlap(a.Addrs, holds) && (leaves(a.Chain) || !slices.ContainsFunc(a.Addrs, isPrivate)):
 		r.fail(reason.NamePublic, "%s → %s (public)%s", chain, join(a.Addrs), asked)
 	case len(holds) > 0 && !within(a.Addrs, holds):
 		r.fail(reason.NameElsewhere, "%s → %s%s", chain, join(a.Addrs), asked)
 	default:
 		kind := "public"
-		if slices.ContainsFunc(a.Addrs, isPrivate) {
+		switch {
+		case slices.ContainsFunc(a.Addrs, netip.Addr.IsLoopback):
+			kind = "this machine"
+		case slices.ContainsFunc(a.Addrs, isPrivate):
 			kind = "private"
 		}
 		r.Said = fmt.Sprintf("%s → %s (%s)", chain, join(a.Addrs), kind)
 	}
 	if len(holds) > 0 && r.Outcome == Failed {
 		r.Evidence = append(r.Evidence, "the private endpoint holds "+join(holds)+" for it")
+	}
+	if len(a.Others) > 0 {
+		r.Evidence = append(r.Evidence, a.Others...)
+		if r.Outcome == Passed {
+			r.Outcome, r.Code = Warned, reason.ResolversSplit
+		}
 	}
 	if len(a.System) > 0 && !slices.Equal(sorted(a.System), sorted(a.Addrs)) && r.Outcome != Failed {
 		r.fail(reason.ResolversDiffer, "%s: programs here get %s, the resolver says %s", name, join(a.System), join(a.Addrs))
@@ -129,6 +153,15 @@ func isPrivateName(s string) bool { return strings.Contains(s, ".privatelink.") 
 func leaves(chain []string) bool {
 	i := slices.IndexFunc(chain, isPrivateName)
 	return i >= 0 && i < len(chain)-1
+}
+
+// instead is what to ask for in place of a privatelink name: the image, where
+// that is what was asked for.
+func (c *Check) instead(host string) string {
+	if strings.HasPrefix(c.Target.Host, host) {
+		return withoutPrivate(c.name())
+	}
+	return withoutPrivate(host)
 }
 
 func withoutPrivate(s string) string { return strings.Replace(s, ".privatelink.", ".", 1) }
@@ -162,40 +195,119 @@ func join(a []netip.Addr) string {
 }
 
 const (
-	lookupTry = 2 * time.Second
+	lookupTry = 1200 * time.Millisecond
+	lookups   = 2                      // a question or its answer may be lost
+	laggards  = 300 * time.Millisecond // that others have once one has answered
 	maxChain  = 16
 )
 
-// Resolvers is a Lookup that asks servers ("168.63.129.16:53") in turn until
-// one answers, and shows the aliases on the way. system, if not nil, is how
-// programs of this machine look names up.
+// Resolvers is a Lookup that asks servers ("168.63.129.16:53") and takes the
+// answer of the first of them that has one, as programs do; that of the others
+// is compared with it. system, if not nil, is how programs of this machine look
+// names up.
 func Resolvers(servers []string, dial func(ctx context.Context, network, address string) (net.Conn, error), system func(ctx context.Context, host string) ([]netip.Addr, error)) Lookup {
 	return func(ctx context.Context, host string) (Answer, error) {
 		if len(servers) == 0 {
 			return Answer{}, errors.New("this machine is set to use no resolver")
 		}
-		var all []error
-		for _, server := range servers {
-			a, err := ask(ctx, dial, server, host)
-			if err != nil {
-				all = append(all, fmt.Errorf("%s: %w", server, err))
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		type heard struct {
+			from int
+			Answer
+			err error
+		}
+		all := make(chan heard, len(servers))
+		for i, server := range servers {
+			go func() {
+				h := heard{from: i}
+				for range lookups {
+					if h.Answer, h.err = askBoth(ctx, dial, server, host); h.err == nil {
+						break
+					}
+				}
+				all <- h
+			}()
+		}
+		got := make([]*heard, len(servers))
+		var late <-chan time.Time
+		for range servers {
+			select {
+			case h := <-all:
+				got[h.from] = &h
+				if h.err == nil && late == nil {
+					late = time.After(laggards)
+				}
+				continue
+			case <-late:
+			}
+			break
+		}
+		var failed []error
+		for i, h := range got {
+			switch {
+			case h == nil:
+				failed = append(failed, fmt.Errorf("%s: no answer", servers[i]))
+				continue
+			case h.err != nil:
+				failed = append(failed, fmt.Errorf("%s: %w", servers[i], h.err))
 				continue
 			}
+			a := h.Answer
+			for _, err := range failed {
+				a.Others = append(a.Others, err.Error())
+			}
+			for _, other := range got[i+1:] {
+				if other != nil && other.err == nil && otherwise(a, other.Answer) {
+					a.Others = append(a.Others, other.Server+" says "+other.words())
+				}
+			}
 			if system != nil {
+				var err error
 				if a.System, err = system(ctx, host); err != nil {
 					a.System = nil // the resolver's answer says why
 				}
 			}
 			return a, nil
 		}
-		return Answer{}, errors.Join(all...)
+		return Answer{}, errors.Join(failed...)
 	}
 }
 
+// otherwise reports whether two answers lead to different places. Public ones
+// that have no address in common do not: large services answer with some of
+// theirs.
+func otherwise(a, b Answer) bool {
+	private := func(x Answer) bool { return slices.ContainsFunc(x.Addrs, isPrivate) }
+	return (len(a.Addrs) == 0) != (len(b.Addrs) == 0) || (private(a) || private(b)) && !overlap(a.Addrs, b.Addrs)
+}
+
+func (a Answer) words() string {
+	switch {
+	case a.Absent:
+		return "that it does not exist"
+	case len(a.Addrs) == 0:
+		return "that it has no address"
+	}
+	return join(a.Addrs)
+}
+
+// askBoth asks for IPv4, and for IPv6 where there is a name and none of those.
+func askBoth(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), server, host string) (Answer, error) {
+	a, err := ask(ctx, dial, server, host, dns.TypeA)
+	if err != nil || a.Absent || len(a.Addrs) > 0 {
+		return a, err
+	}
+	if six, err := ask(ctx, dial, server, host, dns.TypeAAAA); err == nil && len(six.Addrs) > 0 {
+		return six, nil
+	}
+	return a, nil
+}
+
 // ask puts the question by UDP, and by TCP when the answer does not fit.
-func ask(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), server, host string) (Answer, error) {
+func ask(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), server, host string, kind uint16) (Answer, error) {
 	m := new(dns.Msg)
-	m.SetQuestion(dns.Fqdn(host), dns.TypeA)
+	m.SetQuestion(dns.Fqdn(host), kind)
 	m.SetEdns0(1232, false)
 	exchange := func(network string) (*dns.Msg, error) {
 		ctx, cancel := context.WithTimeout(ctx, lookupTry)
@@ -244,6 +356,10 @@ func follow(server, host string, in *dns.Msg) Answer {
 				next = dns.CanonicalName(rr.Target)
 			case *dns.A:
 				if addr, ok := netip.AddrFromSlice(rr.A.To4()); ok {
+					a.Addrs = append(a.Addrs, addr)
+				}
+			case *dns.AAAA:
+				if addr, ok := netip.AddrFromSlice(rr.AAAA); ok {
 					a.Addrs = append(a.Addrs, addr)
 				}
 			}

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"cove.example/cove/arm"
@@ -134,17 +135,26 @@ func checkFederation(c *resource.Change) []fault.Field {
 	if wrong != "" {
 		return []fault.Field{{Path: "properties.audiences", Message: wrong}}
 	}
-	if _, err := directory.NewFederation(c.New.ID.Name(), f); err != nil {
-		_, public := fault.Of(err)
-		return []fault.Field{{Path: "properties", Message: public}}
+	var bad []fault.Field
+	for _, p := range f.Problems(c.New.ID.Name()) {
+		if p.Path != "name" {
+			p.Path = "properties." + p.Path
+		}
+		bad = append(bad, p)
 	}
-	return nil
+	return bad
 }
 
 // putFederation gives the identity's principal the credential. One that is
-// changed is another, and tokens that the old one bought end.
+// changed is another, and tokens that the old one bought end; one that is sent
+// again as it is stays the same.
 func (c Config) putFederation(ctx context.Context, tx resource.Tx, ch *resource.Change) error {
 	f, _ := federation(ch.New.Body)
+	if ch.Old != nil {
+		if was, _ := federation(ch.Old.Body); reflect.DeepEqual(was, f) {
+			return nil
+		}
+	}
 	cred, err := directory.NewFederation(ch.New.ID.Name(), f)
 	if err != nil {
 		return err

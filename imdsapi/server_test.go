@@ -218,8 +218,79 @@ func TestTokens(t *testing.T) {
 	})
 }
 
-// What tells a program of the machine from somebody who makes it ask, and a
-// member from whoever has its address.
+// Published failures 14 and 42: whoever holds a credential of any kind gets
+// nothing for it here, neither another's identity nor one that the member does
+// not carry; the member's own is what it gets, whatever it shows.
+//
+// Published failure 43.
+func TestNoCredentialIsTakenHere(t *testing.T) {
+	s := open(t, storetest.Open(t, storetest.SQLite(t)), link.Overlay)
+	_, _, other := s.user("other-identity")
+	secret, cred := directory.NewSecret("ci", s.now, time.Hour)
+	app := directory.Object{Principal: directory.Principal{ObjectID: directory.NewID(), AppID: directory.NewID(), Tenant: directory.NewID(), Kind: directory.ServicePrincipal}, Credentials: []directory.Credential{cred}}
+	s.must(s.dir.Add(t.Context(), app))
+	principal, _, err := s.tokens.MintPrincipal(token.PrincipalClaims{Audience: management, ObjectID: other, Tenant: app.Tenant, AppID: app.AppID, Managed: "/m"})
+	s.must(err)
+	refresh, _, err := s.tokens.MintRefresh(token.RegistryClaims{Audience: "harbor.cr.cove.internal", RegistryUID: "u", ObjectID: other})
+	s.must(err)
+	access, _, err := s.tokens.MintRegistry(token.RegistryClaims{Audience: "harbor.cr.cove.internal", RegistryUID: "u", ObjectID: other}, time.Time{})
+	s.must(err)
+	session, err := s.tokens.MintSession(token.Session{ObjectID: other, Tenant: app.Tenant})
+	s.must(err)
+	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte(app.AppID+":"+secret.Reveal()))
+	shows := map[string]func(*http.Request){}
+	for name, value := range map[string]string{
+		"a token of the issuer": "Bearer " + principal, "a refresh token": "Bearer " + refresh, "an access token": "Bearer " + access,
+		"a person's refresh token": "Bearer " + session, "a secret": basic, "nothing that is one": "Bearer undefined",
+	} {
+		shows[name] = func(r *http.Request) { r.Header.Set("Authorization", value) }
+	}
+	// By the header of another cloud's service, and as those who stand before a
+	// service say who asks.
+	for _, name := range []string{"Secret", "X-Identity-Header", "X-Ms-Client-Principal-Id", "X-Real-Ip", "Forwarded"} {
+		shows[name] = func(r *http.Request) { r.Header.Set(name, other) }
+	}
+	for name, show := range shows {
+		s.refuses("no identity, with "+name, s.get(ask, show), 400, "Identity not found")
+		s.refuses("another's, with "+name, s.get(ask+"&object_id="+other, show), 400, "Identity not found")
+		s.now = s.now.Add(time.Second) // a member may ask so often
+	}
+	own, _ := resource.Lookup(s.carry(resource.Object{"type": "SystemAssigned"}), "identity.principalId").(string)
+	for name, show := range shows {
+		s.is("its own, with "+name, s.get(ask, show), own)
+		s.now = s.now.Add(time.Second)
+	}
+	member := s.member
+	s.member = nil
+	for name, show := range shows {
+		s.refuses("a stranger with "+name, s.get(ask, show), 403, "access_denied")
+	}
+	s.member = member
+}
+
+// Published failure 42: a path has one spelling, so that what stands in front
+// of the service and looks for that one sees every request for a token.
+func TestOnePathForTokens(t *testing.T) {
+	s := open(t, storetest.Open(t, storetest.SQLite(t)), link.Overlay)
+	s.carry(resource.Object{"type": "SystemAssigned"})
+	path, query, _ := strings.Cut(ask, "?")
+	for _, spelling := range []string{
+		"/metadata/identity\\oauth2/token", "/metadata/identity%5coauth2/token", "/metadata/identity%5Coauth2/token", "/metadata/identity%2foauth2/token",
+		"//metadata/identity/oauth2/token", "/metadata//identity/oauth2/token", "/metadata/identity/oauth2/token//", "/metadata/./identity/oauth2/token",
+		"/metadata/x/../identity/oauth2/token", "/x/../metadata/identity/oauth2/token", "/metadata/%69dentity/oauth2/token", "/metadata/identity/oauth2/token%20",
+		"/metadata/identity/oauth2/token%00", "/metadata/identity/oauth2/token;x", "/metadata/identity/oauth2/token/.", "/metadata/instance/../identity/oauth2/token",
+		"/metadata/identity/oauth2/%74oken", "/metadata/identity/oauth2/token%2f", "/metadata/identity/oauth2/token%3f", "http://169.254.169.254" + path,
+	} {
+		a := s.get(ask, func(r *http.Request) { r.URL.Opaque, r.URL.RawQuery = spelling, query })
+		if a.status != 404 && a.status != 400 || strings.Contains(a.text, "access_token") {
+			t.Errorf("%s: %d %s", spelling, a.status, a.text)
+		}
+		s.now = s.now.Add(time.Second)
+	}
+}
+
+// Published failure 42: what tells a program of the machine from somebody who
+// makes it ask, and a member from whoever has its address.
 func TestWhoIsNotAnswered(t *testing.T) {
 	s := open(t, storetest.Open(t, storetest.SQLite(t)), link.Overlay)
 	s.carry(resource.Object{"type": "SystemAssigned"})

@@ -148,7 +148,9 @@ func (r *delivery) pass(ctx context.Context) (full bool, err error) {
 		records = append(records, notice(g, now))
 	}
 	for i := range events {
-		records = append(records, audit.Columns(&events[i]))
+		if events[i].Table != audit.AdministrativeEvents { // no category has these
+			records = append(records, audit.Columns(&events[i]))
+		}
 	}
 	if len(records) == 0 {
 		r.cursor = next
@@ -223,7 +225,11 @@ func (d *Delivery) find(ctx context.Context, body deliverBody) (setting, resourc
 
 func (d *Delivery) send(ctx context.Context, sink resource.Doc, records []Record) error {
 	if strings.EqualFold(text(sink.Body, "properties.kind"), kindFile) {
-		return d.files.write(d.Folder, sink, records)
+		deleted, err := d.files.write(d.Folder, sink, records)
+		if deleted > 0 {
+			d.Log.Warn("the oldest events of a sink were deleted to make room: it keeps no more files", "sink", sink.ID.Name(), "files", deleted)
+		}
+		return err
 	}
 	return d.post(ctx, sink, records)
 }

@@ -33,33 +33,35 @@ type file struct {
 	size int64
 }
 
-// write adds records durably. Of a batch that fails, any part may be in the
+// write adds records durably, and reports how many files were deleted to make
+// room for them. Of a batch that fails, any part may be in the
 // file; it is sent again.
-func (s *files) write(dir *os.Root, sink resource.Doc, records []Record) error {
+func (s *files) write(dir *os.Root, sink resource.Doc, records []Record) (deleted int, err error) {
 	var lines bytes.Buffer
 	e := json.NewEncoder(&lines)
 	e.SetEscapeHTML(false)
 	for _, r := range records {
 		if err := e.Encode(r); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	name := sink.ID.Name()
 	if !sinkName.MatchString(name) {
-		return fmt.Errorf("%q is no sink's name", name) // never: the type looks at it
+		return 0, fmt.Errorf("%q is no sink's name", name) // never: the type looks at it
 	}
 	f := s.of(name)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	err := f.write(dir, name, lines.Bytes(), number64(sink, "properties.maxBytes", usualBytes), int(number64(sink, "properties.files", usualFiles)))
+	deleted, err = f.write(dir, name, lines.Bytes(), number64(sink, "properties.maxBytes", usualBytes), int(number64(sink, "properties.files", usualFiles)))
 	if err != nil && f.f != nil {
 		// What could not be synced is not known to be there. It is written again,
 		// and to another file: this one's pages may be lost and look written.
 		_ = f.f.Close()
 		f.f = nil
-		err = errors.Join(err, rotate(dir, name, int(number64(sink, "properties.files", usualFiles))))
+		n, failed := rotate(dir, name, int(number64(sink, "properties.files", usualFiles)))
+		deleted, err = deleted+n, errors.Join(err, failed)
 	}
-	return err
+	return deleted, err
 }
 
 func number64(doc resource.Doc, path string, otherwise int64) int64 {
@@ -83,7 +85,7 @@ func (s *files) of(name string) *file {
 	return s.open[name]
 }
 
-func (f *file) write(dir *os.Root, name string, lines []byte, most int64, keep int) error {
+func (f *file) write(dir *os.Root, name string, lines []byte, most int64, keep int) (deleted int, err error) {
 	if f.f != nil {
 		// A file that somebody has moved or deleted is not written to.
 		at, err := dir.Stat(name + ".jsonl")
@@ -96,13 +98,13 @@ func (f *file) write(dir *os.Root, name string, lines []byte, most int64, keep i
 	if f.f != nil && f.size > 0 && f.size+int64(len(lines)) > most {
 		_ = f.f.Close()
 		f.f = nil
-		if err := rotate(dir, name, keep); err != nil {
-			return err
+		if deleted, err = rotate(dir, name, keep); err != nil {
+			return deleted, err
 		}
 	}
 	if f.f == nil {
 		if err := f.begin(dir, name); err != nil {
-			return err
+			return deleted, err
 		}
 		if f.size > 0 && f.size+int64(len(lines)) > most {
 			return f.write(dir, name, lines, most, keep)
@@ -111,9 +113,9 @@ func (f *file) write(dir *os.Root, name string, lines []byte, most int64, keep i
 	n, err := f.f.Write(lines)
 	f.size += int64(n)
 	if err != nil {
-		return err
+		return deleted, err
 	}
-	return f.f.Sync()
+	return deleted, f.f.Sync()
 }
 
 // begin opens the file. A line without an end is one that a crash has left;
@@ -160,8 +162,8 @@ func wholeLines(f *os.File) (int64, error) {
 }
 
 // rotate gives each file the next number, so that there are keep with the one
-// that is begun next; those above are deleted.
-func rotate(dir *os.Root, name string, keep int) error {
+// that is begun next. Those above are deleted; it reports how many there were.
+func rotate(dir *os.Root, name string, keep int) (deleted int, err error) {
 	numbered := func(i int) string {
 		if i == 0 {
 			return name + ".jsonl"
@@ -169,16 +171,19 @@ func rotate(dir *os.Root, name string, keep int) error {
 		return fmt.Sprintf("%s.%d.jsonl", name, i)
 	}
 	for i := mostFiles; i >= keep-1; i-- {
-		if err := dir.Remove(numbered(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		switch err := dir.Remove(numbered(i)); {
+		case err == nil:
+			deleted++
+		case !errors.Is(err, fs.ErrNotExist):
+			return deleted, err
 		}
 	}
 	for i := keep - 2; i >= 0; i-- {
 		if err := dir.Rename(numbered(i), numbered(i+1)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return deleted, err
 		}
 	}
-	return syncFolder(dir)
+	return deleted, syncFolder(dir)
 }
 
 // syncFolder makes the names in a folder durable.

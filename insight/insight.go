@@ -46,7 +46,7 @@ var Categories = []struct{ Name, Table string }{
 	{"ContainerRegistryLoginEvents", audit.LoginEvents},
 }
 
-// Sealer encrypts what a webhook is sent with; seal.Box is one.
+// Sealer encrypts a webhook's address and what it is sent with; seal.Box is one.
 type Sealer interface {
 	Seal(text, context []byte) ([]byte, error)
 	Open(sealed, context []byte) ([]byte, error)

@@ -487,8 +487,8 @@ func TestHeadersBelongToTheirHost(t *testing.T) {
 		}
 		return h
 	}
-	r := s.put(sinkIDs+"hook", `{"properties":{"kind":"webhook","uri":"https://logs.example.com/a","headers":{"X-Key":"canary-91c2"}}}`)
-	if shown := fmt.Sprint(r.Body); strings.Contains(shown, "canary") || strings.Contains(shown, "sealed") || !strings.Contains(shown, "X-Key") {
+	r := s.put(sinkIDs+"hook", `{"properties":{"kind":"webhook","uri":"https://logs.example.com/a-canary?sig=canary","headers":{"X-Key":"canary-91c2"}}}`)
+	if shown := fmt.Sprint(r.Body); strings.Contains(shown, "canary") || strings.Contains(shown, "sealed") || !strings.Contains(shown, "X-Key") || !strings.Contains(shown, "https://logs.example.com") {
 		t.Errorf("shown: %s", shown)
 	}
 	if h := doc(r); h.Get("X-Key") != "canary-91c2" {
@@ -505,9 +505,60 @@ func TestHeadersBelongToTheirHost(t *testing.T) {
 	}
 }
 
-// A file is rotated when it is full, and the oldest is deleted.
+// The path or the query of a webhook's address is a credential with many
+// services. It is kept sealed, shown to nobody, and goes nowhere but to the
+// webhook; what does not name it leaves it as it was.
+func TestAnAddressIsASecret(t *testing.T) {
+	s := open(t, storetest.SQLite(t))
+	address := func(r resource.Result) (address, kept string) {
+		t.Helper()
+		err := s.Store.View(t.Context(), func(rd resource.Reader) error {
+			d, err := rd.Get(t.Context(), r.ID)
+			if err == nil {
+				kept = fmt.Sprint(d.Body)
+				address, err = s.address(d)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return address, kept
+	}
+	const first = "https://logs.example.com/services/canary-T0?sig=canary-51"
+	made := s.put(sinkIDs+"hook", `{"properties":{"kind":"webhook","uri":"`+first+`","headers":{"X-Key":"k"}}}`)
+	for what, r := range map[string]resource.Result{
+		"when it is made":                                  made,
+		"when it is put as it is read":                     s.put(sinkIDs+"hook", asJSON(t, made.Body)),
+		"when a tag is put":                                s.put(sinkIDs+"hook", `{"tags":{"a":"b"},"properties":{"kind":"webhook"}}`),
+		"when another address is claimed and another seal": s.put(sinkIDs+"hook", `{"properties":{"kind":"webhook","origin":"https://evil.example.com","sealedUri":"AAAA"}}`),
+	} {
+		got, kept := address(r)
+		if got != first || strings.Contains(kept, "canary") || strings.Contains(asJSON(t, r.Body), "canary") || !strings.Contains(asJSON(t, r.Body), `"origin":"https://logs.example.com"`) {
+			t.Errorf("%s: %q; kept %s; shown %v", what, got, kept, r.Body)
+		}
+	}
+	s.put(sinkIDs+"hook", `{"properties":{"kind":"file"}}`)
+	_, err := s.try(owner, sinkIDs+"hook", `{"properties":{"kind":"webhook"}}`)
+	if _, said := fault.Of(err); !strings.Contains(said, "properties.uri: must be an https address") {
+		t.Errorf("a file that becomes a webhook again: %s", said)
+	}
+}
+
+func asJSON(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// A file is rotated when it is full, and the oldest is deleted, which is said.
 func TestFilesRotate(t *testing.T) {
 	s := open(t, storetest.SQLite(t))
+	var log bytes.Buffer
+	s.Delivery.Log = slog.New(slog.NewTextHandler(&log, nil))
 	s.put(sinkIDs+"small", `{"properties":{"kind":"file","maxBytes":1048576,"files":3}}`)
 	s.put(settingIDs+"one", toSink("small", bothLogs))
 	var at json.RawMessage
@@ -536,6 +587,9 @@ func TestFilesRotate(t *testing.T) {
 	slices.Sort(names)
 	if got := strings.Join(names, " "); got != "small.1.jsonl small.2.jsonl small.jsonl" {
 		t.Errorf("files: %s", got)
+	}
+	if said := log.String(); !strings.Contains(said, "deleted to make room") || !strings.Contains(said, "sink=small files=1") {
+		t.Errorf("of the files that are gone it is said: %s", said)
 	}
 	if !strings.HasSuffix(s.lines("small.jsonl"), " 5") {
 		t.Error("the newest file has not the newest event")

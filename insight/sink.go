@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -45,8 +46,8 @@ func sinks(c Config) resource.Type {
 			}
 			return ""
 		},
-		ReadOnly: []string{"properties.sealedHeaders", "properties.headerNames"},
-		Secret:   []string{"properties.sealedHeaders", "properties.headers"},
+		ReadOnly: []string{"properties.sealedUri", "properties.origin", "properties.sealedHeaders", "properties.headerNames"},
+		Secret:   []string{"properties.sealedUri", "properties.uri", "properties.sealedHeaders", "properties.headers"},
 		Check:    checkSink,
 		Put:      c.putSink,
 		Delete: func(ctx context.Context, tx resource.Tx, doc resource.Doc, _ resource.Caller) error {
@@ -82,6 +83,10 @@ func checkSink(c *resource.Change) []fault.Field {
 			bad("uri", "is for webhooks")
 		}
 	case kindWebhook:
+		if resource.Lookup(body, "properties.uri") == nil && text(body, "properties.sealedUri") != "" {
+			checkHeaders(body, bad) // the address is the one that it has
+			break
+		}
 		u, err := url.Parse(text(body, "properties.uri"))
 		if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" || len(u.String()) > 2048 {
 			bad("uri", "must be an https address without a user, such as https://logs.example.com/cove")
@@ -119,18 +124,39 @@ func checkHeaders(body resource.Object, bad func(path, message string, args ...a
 
 var headerName = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
 
-// putSink seals the headers, which may be credentials. They belong to the
-// address that they were given with: a sink that is pointed elsewhere forgets
+// putSink seals the address, of which the path or the query is a credential
+// with many services, and the headers, which may be one. Headers belong to the
+// host that they were given with: a sink that is pointed elsewhere forgets
 // them, or whoever may change a sink could have them sent to their own host.
 func (c Config) putSink(_ context.Context, _ resource.Tx, ch *resource.Change) error {
 	body := ch.New.Body
 	headers, given := resource.Lookup(body, "properties.headers").(resource.Object)
-	resource.Remove(body, "properties.headers")
-	if !given {
-		if ch.Old != nil && !sameHost(text(ch.Old.Body, "properties.uri"), text(body, "properties.uri")) {
+	address := text(body, "properties.uri")
+	for _, name := range []string{"uri", "headers"} {
+		resource.Remove(body, "properties."+name)
+	}
+	if text(body, "properties.kind") == kindFile {
+		for _, name := range []string{"sealedUri", "origin", "sealedHeaders", "headerNames"} {
+			resource.Remove(body, "properties."+name)
+		}
+		return nil
+	}
+	if address != "" {
+		u, err := url.Parse(address)
+		if err != nil {
+			return err // never: checkSink has parsed it
+		}
+		origin := (&url.URL{Scheme: u.Scheme, Host: u.Host}).String()
+		if ch.Old != nil && !sameHost(text(ch.Old.Body, "properties.origin"), origin) {
 			resource.Remove(body, "properties.sealedHeaders")
 			resource.Remove(body, "properties.headerNames")
 		}
+		if err := c.seal(body, "properties.sealedUri", []byte(address), addressSeal(ch.New.UID)); err != nil {
+			return err
+		}
+		resource.Assign(body, "properties.origin", origin)
+	}
+	if !given {
 		return nil
 	}
 	if len(headers) == 0 {
@@ -142,18 +168,35 @@ func (c Config) putSink(_ context.Context, _ resource.Tx, ch *resource.Change) e
 	if err != nil {
 		return err
 	}
-	sealed, err := c.Sealer.Seal(plain, headerSeal(ch.New.UID))
+	var names []any
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		names = append(names, name)
+	}
+	resource.Assign(body, "properties.headerNames", names)
+	return c.seal(body, "properties.sealedHeaders", plain, headerSeal(ch.New.UID))
+}
+
+// seal keeps a secret at a path of a document.
+func (c Config) seal(body resource.Object, path string, plain, as []byte) error {
+	sealed, err := c.Sealer.Seal(plain, as)
 	if err != nil {
 		return err
 	}
-	var names []any
-	for name := range headers {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, func(a, b any) int { return strings.Compare(a.(string), b.(string)) })
-	resource.Assign(body, "properties.sealedHeaders", base64.StdEncoding.EncodeToString(sealed))
-	resource.Assign(body, "properties.headerNames", names)
+	resource.Assign(body, path, base64.StdEncoding.EncodeToString(sealed))
 	return nil
+}
+
+// open is a secret that seal has kept, nil where there is none.
+func (c Config) open(doc resource.Doc, path string, as []byte) ([]byte, error) {
+	sealed := text(doc.Body, path)
+	if sealed == "" {
+		return nil, nil
+	}
+	b, err := base64.StdEncoding.DecodeString(sealed)
+	if err != nil {
+		return nil, err
+	}
+	return c.Sealer.Open(b, as)
 }
 
 func sameHost(a, b string) bool {
@@ -162,27 +205,27 @@ func sameHost(a, b string) bool {
 	return err == nil && err2 == nil && outbound.SameOrigin(x, y)
 }
 
-func headerSeal(uid string) []byte { return []byte("sink headers " + uid) }
+// What is sealed says what it is and whose: one text does not pass for another.
+func addressSeal(uid string) []byte { return []byte("sink address " + uid) }
+func headerSeal(uid string) []byte  { return []byte("sink headers " + uid) }
+
+// address is where a webhook is.
+func (c Config) address(doc resource.Doc) (string, error) {
+	plain, err := c.open(doc, "properties.sealedUri", addressSeal(doc.UID))
+	return string(plain), err
+}
 
 // headers are those that a webhook is sent with.
 func (c Config) headers(doc resource.Doc) (http.Header, error) {
-	sealed := text(doc.Body, "properties.sealedHeaders")
-	if sealed == "" {
-		return http.Header{}, nil
-	}
-	b, err := base64.StdEncoding.DecodeString(sealed)
-	if err != nil {
-		return nil, err
-	}
-	plain, err := c.Sealer.Open(b, headerSeal(doc.UID))
-	if err != nil {
-		return nil, err
+	h := http.Header{}
+	plain, err := c.open(doc, "properties.sealedHeaders", headerSeal(doc.UID))
+	if err != nil || plain == nil {
+		return h, err
 	}
 	var values map[string]string
 	if err := json.Unmarshal(plain, &values); err != nil {
 		return nil, err
 	}
-	h := http.Header{}
 	for name, v := range values {
 		h.Set(name, v)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,15 +28,19 @@ func (d *Delivery) post(ctx context.Context, sink resource.Doc, records []Record
 	if err != nil {
 		return err
 	}
+	address, err := d.address(sink)
+	if err != nil {
+		return err
+	}
 	limit := d.Patience
 	if limit == 0 {
 		limit = hookTime
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, text(sink.Body, "properties.uri"), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return errors.New("the webhook's address is none") // the failure itself would tell it
 	}
 	req.Header = headers
 	req.Header.Set("Content-Type", "application/json")

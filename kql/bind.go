@@ -327,7 +327,7 @@ func regex(e *expr, args []code) code {
 	return join(Bool, args, func(row []Value) Value { return Truth(re.MatchString(a.eval(row).s)) })
 }
 
-// list is in, !in, in~, !in~ and has_any.
+// list is in, !in, in~, !in~, has_any and has_all.
 func list(e *expr, args []code) code {
 	subject, list := args[0], args[1:]
 	name, negative := strings.CutPrefix(e.text, "!")
@@ -336,13 +336,15 @@ func list(e *expr, args []code) code {
 			wrong(ErrSemantic, e.args[i+1].at, "%s cannot look for %s among %s", e.text, subject.typ, c.typ)
 		}
 	}
-	if name == "has_any" {
+	if name == "has_any" || name == "has_all" {
+		decides := name == "has_any"
 		words := make([]func([]Value) Value, len(list))
 		for i, c := range list {
 			words[i] = textTest("has", subject, c)
 		}
 		return join(Bool, args, func(row []Value) Value {
-			return Truth(slices.ContainsFunc(words, func(w func([]Value) Value) bool { return w(row).isTrue() }))
+			// One that is there decides for any, one that is not for all.
+			return Truth(slices.ContainsFunc(words, func(w func([]Value) Value) bool { return w(row).isTrue() == decides }) == decides)
 		})
 	}
 	key := func(v Value) string {

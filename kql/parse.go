@@ -339,7 +339,7 @@ var comparisons = []string{
 	"==", "!=", "=~", "!~", "<", "<=", ">", ">=",
 	"contains", "!contains", "contains_cs", "!contains_cs", "has", "!has", "has_cs", "!has_cs",
 	"startswith", "!startswith", "startswith_cs", "!startswith_cs", "endswith", "!endswith", "endswith_cs", "!endswith_cs",
-	"hasprefix", "!hasprefix", "hassuffix", "!hassuffix",
+	"hasprefix", "!hasprefix", "hasprefix_cs", "!hasprefix_cs", "hassuffix", "!hassuffix", "hassuffix_cs", "!hassuffix_cs",
 }
 
 // comparison is not associative: a == b == c is refused.
@@ -358,7 +358,7 @@ func (p *parser) comparison() *expr {
 		p.advance()
 		p.want("regex")
 		e.args = append(e.args, p.sum())
-	case op.text == "in" || op.text == "!in" || op.text == "in~" || op.text == "!in~" || op.text == "has_any":
+	case op.text == "in" || op.text == "!in" || op.text == "in~" || op.text == "!in~" || op.text == "has_any" || op.text == "has_all":
 		p.advance()
 		e.kind = listExpr
 		p.want("(")

@@ -66,7 +66,7 @@ const (
 	nameExpr
 	callExpr   // text(args…)
 	binaryExpr // args[0] text args[1]
-	listExpr   // args[0] in (args[1:]…); text is in, !in, in~, !in~, has_any
+	listExpr   // args[0] in (args[1:]…); text is in, !in, in~, !in~, has_any, has_all
 	betweenExpr
 	minusExpr
 	starExpr // count(*), arg_max(x, *)

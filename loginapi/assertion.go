@@ -28,7 +28,8 @@ type Issuers interface {
 }
 
 // What an assertion may be. It may be used again until it ends: MSAL keeps one
-// for ten minutes and more.
+// for nine of its ten minutes, and the older SDK for Go signs for a day
+// (docs/decisions/0012).
 const (
 	assertionSkew = 5 * time.Minute
 	assertionLife = 24 * time.Hour

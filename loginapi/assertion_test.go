@@ -100,6 +100,8 @@ func (s *site) assert(clientID, text string, more ...string) reply {
 
 // A client proves itself with a certificate's key, in the spellings that the
 // MSAL libraries have; whatever is not exactly that is refused.
+//
+// Published failure 44.
 func TestCertificates(t *testing.T) {
 	s := open(t)
 	app, other := s.newClient(), s.newClient()
@@ -170,6 +172,8 @@ func TestCertificates(t *testing.T) {
 // row:71 Of several secrets each has its own end; one that has ended is refused
 // with the text that people look for, the others go on, and what was bought
 // with it ends with it.
+//
+// Published failure 50.
 func TestSecretsEndOneByOne(t *testing.T) {
 	s := open(t)
 	app := s.newClient()

@@ -11,6 +11,7 @@ import (
 	"cove.example/cove/device"
 	"cove.example/cove/directory"
 	"cove.example/cove/link"
+	"cove.example/cove/token"
 )
 
 // deviceGrant is how a program asks whether the person has signed in (RFC 8628
@@ -33,7 +34,7 @@ var (
 )
 
 // people reports whether people sign in here with a code.
-func (s *Server) people() bool { return s.Sealer != nil && s.Devices != nil }
+func (s *Server) people() bool { return s.People && s.Devices != nil }
 
 // beginDevice is a program's first request (RFC 8628 §3.1).
 func (s *Server) beginDevice(c *call) (any, error) {
@@ -101,7 +102,7 @@ func (s *Server) poll(c *call, form url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.welcome(asked{client: client, audience: l.Audience}, who, l.Credential, l.Begun.Add(refreshLife))
+	return s.welcome(asked{client: client, audience: l.Audience}, who, l.Credential, l.Begun.Add(token.SessionLife))
 }
 
 // devicePage is the page. Nobody is signed in to it: each form carries the

@@ -96,6 +96,8 @@ func (s *site) poll(device string, more ...string) reply {
 
 // A program without a browser is signed in by a person elsewhere, who sees
 // which program it is, and gets what a sign-in by password gets.
+//
+// Published failure 47.
 func TestAPersonSignsInOnAnotherDevice(t *testing.T) {
 	s := open(t)
 	s.people()
@@ -186,7 +188,7 @@ func TestAPersonSignsInOnAnotherDevice(t *testing.T) {
 	}
 }
 
-// Failures 18, 19, 20 and 47: a form is taken from its own page in the same
+// Published failures 18, 19, 20 and 47: a form is taken from its own page in the same
 // browser only; the page runs no script, is shown in no frame, repeats nothing
 // unescaped and leads nowhere else, whatever its address says.
 func TestTheDevicePageIsNobodyElses(t *testing.T) {
@@ -252,7 +254,7 @@ func TestTheDevicePageIsNobodyElses(t *testing.T) {
 		}
 	}
 	// A page under the wrong name is misdirected, and without people there is none.
-	s.api.Sealer = nil
+	s.api.People = false
 	if r := s.get("/device"); r.StatusCode != http.StatusNotFound {
 		t.Errorf("without people: %d %s", r.StatusCode, r.text)
 	}
@@ -266,6 +268,8 @@ func TestTheDevicePageIsNobodyElses(t *testing.T) {
 
 // Failure 21: who guesses codes, passwords or secrets at the issuer waits, and
 // locks out nobody else: not the person from elsewhere, not another client.
+//
+// Published failure 21.
 func TestGuessesAtTheIssuerAreSlowedDown(t *testing.T) {
 	s := open(t)
 	s.people()

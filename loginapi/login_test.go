@@ -298,6 +298,8 @@ func TestInstanceDiscovery(t *testing.T) {
 }
 
 // A failure of ours is not taken for the caller's, and its cause stays here.
+//
+// Published failure 45.
 func TestAFailureOfTheStoreIsOurs(t *testing.T) {
 	s := open(t)
 	s.api.Directory = directory.New(broken{s.ident}, nil)

@@ -44,7 +44,7 @@ type Server struct {
 	Tokens    *token.Tokens
 	Directory *directory.Directory
 	Issuers   Issuers          // of federated credentials; nil: none is taken
-	Sealer    Sealer           // of people's refresh tokens; nil: no people sign in
+	People    bool             // sign in, with a name and a password
 	Devices   *device.Desk     // of sign-ins by a code; nil: there are none
 	Guesses   *access.Throttle // of passwords; nil: as many as anybody likes
 	Now       func() time.Time // nil is time.Now

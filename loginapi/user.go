@@ -22,29 +22,6 @@ var publicClients = map[string]string{
 	"1950a258-227b-4e31-a9cf-717495945fc2": "Azure PowerShell",
 }
 
-// refreshLife is how long a person stays signed in without using it.
-const refreshLife = 90 * 24 * time.Hour
-
-// Sealer makes the refresh tokens of people unreadable to all but the
-// deployment.
-type Sealer interface {
-	Seal(text, context []byte) ([]byte, error)
-	Open(sealed, context []byte) ([]byte, error)
-}
-
-// refreshContext ties a sealed text to what it is for: nothing else that is
-// sealed under the key opens as a refresh token.
-const refreshContext = "loginapi: refresh token of a person"
-
-// refresh is what a refresh token says.
-type refresh struct {
-	Client     string `json:"client"`
-	ObjectID   string `json:"oid"`
-	Tenant     string `json:"tid"`
-	Credential string `json:"credential"` // another password ends it
-	Issued     int64  `json:"iat"`
-}
-
 var (
 	errPerson  = &refusal{status: http.StatusBadRequest, error: "invalid_grant", code: 50126, text: "Error validating credentials due to invalid username or password."}
 	errGuesses = &refusal{status: http.StatusBadRequest, error: "invalid_grant", code: 50053, text: "You've tried to sign in too many times with an incorrect user ID or password. Try again later."}
@@ -116,15 +93,15 @@ func (s *Server) again(c *call, form url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, ok := s.open(g.first)
-	if !ok || r.Client != g.client || r.Tenant != c.tenant || !s.now().Before(time.Unix(r.Issued, 0).Add(refreshLife)) {
+	r, err := s.Tokens.VerifySession(g.first)
+	if err != nil || r.Client != g.client || r.Tenant != c.tenant {
 		return nil, errRefresh
 	}
 	who, err := s.standing(c, r.ObjectID, r.Credential)
 	if err != nil {
 		return nil, err
 	}
-	return s.welcome(g, who, r.Credential, time.Unix(r.Issued, 0).Add(refreshLife))
+	return s.welcome(g, who, r.Credential, r.Ends())
 }
 
 // standing is a person who has signed in before, if what that was done with is
@@ -160,7 +137,7 @@ func (s *Server) readPerson(form url.Values, first, second string) (asked, error
 		g.second = form.Get(second)
 	}
 	switch {
-	case s.Sealer == nil:
+	case !s.People:
 		return g, errGrantType
 	case g.client == "":
 		return g, errRequest.because("The request body must contain the parameter 'client_id'.")
@@ -190,11 +167,7 @@ func (s *Server) welcome(g asked, who directory.Principal, keyID string, until t
 	if err != nil {
 		return nil, err
 	}
-	body, err := json.Marshal(refresh{g.client, who.ObjectID, who.Tenant, keyID, s.now().Unix()})
-	if err != nil {
-		return nil, err
-	}
-	sealed, err := s.Sealer.Seal(body, []byte(refreshContext))
+	session, err := s.Tokens.MintSession(token.Session{Client: g.client, ObjectID: who.ObjectID, Tenant: who.Tenant, Credential: keyID})
 	if err != nil {
 		return nil, err
 	}
@@ -202,21 +175,11 @@ func (s *Server) welcome(g asked, who directory.Principal, keyID string, until t
 	if err != nil {
 		return nil, err
 	}
-	encode := base64.RawURLEncoding.EncodeToString
 	life := claims.Expires - claims.Issued
 	return map[string]any{
 		"token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "scope": g.audience + "/.default",
-		"access_token": text, "refresh_token": encode(sealed), "id_token": id, "client_info": encode(info),
+		"access_token": text, "refresh_token": session, "id_token": id, "client_info": base64.RawURLEncoding.EncodeToString(info),
 	}, nil
-}
-
-func (s *Server) open(text string) (r refresh, ok bool) {
-	sealed, err := base64.RawURLEncoding.DecodeString(text)
-	if err != nil {
-		return r, false
-	}
-	body, err := s.Sealer.Open(sealed, []byte(refreshContext))
-	return r, err == nil && json.Unmarshal(body, &r) == nil
 }
 
 // source is where a request comes from: an address, or the half of an IPv6 one

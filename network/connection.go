@@ -85,7 +85,7 @@ func (cfg Config) putConnection(ctx context.Context, tx resource.Tx, c *resource
 		want.ActionsRequired = "None"
 	}
 	if was := readState(c.Old.Body).Status; !mayBecome(was, want.Status) {
-		return ErrTransition.Detail("A private endpoint connection that is %s cannot become %s.", was, want.Status)
+		return fault.At(statePath+"status", ErrTransition.Detail("A private endpoint connection that is %s cannot become %s.", was, want.Status))
 	}
 	want.write(c.New.Body)
 	return cfg.mirror(ctx, tx, idAt(c.Old.Body, "properties", "privateEndpoint", "id"), c.Old.ID, want)

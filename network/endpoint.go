@@ -33,6 +33,10 @@ type Member struct {
 	Service bool
 	// Served says that its kind is one that service endpoints are for.
 	Served bool
+	// Routes are the address spaces of its own network and of those joined with
+	// it, at the time at which the machine was last given its configuration; nil
+	// is not known.
+	Routes []netip.Prefix
 }
 
 // Lookup finds what an address inside a virtual network belongs to. A nil

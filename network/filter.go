@@ -23,6 +23,9 @@ type Filter struct {
 	inside   []netip.Prefix       // what VirtualNetwork stands for
 	front    netip.Addr           // what AzureContainerRegistry stands for
 	platform map[netip.Addr]tag   // the network's own services
+
+	network string   // arm.ID.Key
+	denials *denials // is told of what Admit denies; nil tells nobody
 }
 
 // side is what has a say about flows from and to one address.
@@ -31,7 +34,7 @@ type side struct{ out, in [][]rule }
 // rule is one rule of a security group. The rules of a group are in the order
 // of their priority.
 type rule struct {
-	name             string
+	group, name      string
 	priority         int
 	inbound, allow   bool
 	protocol         uint8 // 0 is any
@@ -71,34 +74,56 @@ var tags = []tag{
 	"AzureResourceManager", "GatewayManager", "MicrosoftContainerRegistry", "Sql", "Storage",
 }
 
-// Admit reports whether a machine may begin this flow.
+// Admit reports whether a machine may begin this flow. What it does not let
+// pass is logged, in bounds.
 func (f *Filter) Admit(w Flow) bool {
-	if f == nil {
+	r := f.denies(&w)
+	if r == nil {
 		return true
+	}
+	f.denials.note(f.network, r, w)
+	return false
+}
+
+// Denies is the security rule that does not let a machine begin this flow, and
+// its group; both are "" where it may.
+func (f *Filter) Denies(w Flow) (group, name string) {
+	if r := f.denies(&w); r != nil {
+		return r.group, r.name
+	}
+	return "", ""
+}
+
+func (f *Filter) denies(w *Flow) *rule {
+	if f == nil {
+		return nil
 	}
 	if s := f.sides[w.From]; s != nil {
 		for _, group := range s.out {
-			if !f.admits(group, false, &w) {
-				return false
+			if r := f.decides(group, false, w); r != nil && !r.allow {
+				return r
 			}
 		}
 	}
 	if s := f.sides[w.To]; s != nil {
 		for _, group := range s.in {
-			if !f.admits(group, true, &w) {
-				return false
+			if r := f.decides(group, true, w); r != nil && !r.allow {
+				return r
 			}
 		}
 	}
-	return true
+	return nil
 }
 
-// Watches reports whether any group has a say about what a sends.
+// Watches reports whether any group has a say about what a sends or is sent.
 func (f *Filter) Watches(a netip.Addr) bool {
 	return f != nil && f.sides[a] != nil
 }
 
-func (f *Filter) admits(group []rule, inbound bool, w *Flow) bool {
+// decides is the first rule of a group that is about this flow; nil where none
+// is, which then lets it pass: the last rule of every group is about whatever
+// is no service of the network's own.
+func (f *Filter) decides(group []rule, inbound bool, w *Flow) *rule {
 	// What the network itself answers at is no machine in it: groups have a
 	// say about it only by the tag that is its own.
 	service, named := f.platform[w.To]
@@ -109,10 +134,10 @@ func (f *Filter) admits(group []rule, inbound bool, w *Flow) bool {
 		}
 		if (r.protocol == 0 || r.protocol == w.Protocol) && inRanges(r.fromPort, w.FromPort) && inRanges(r.toPort, w.ToPort) &&
 			f.within(&r.from, w.From) && f.within(&r.to, w.To) {
-			return r.allow
+			return r
 		}
 	}
-	return named
+	return nil
 }
 
 func (f *Filter) within(p *places, a netip.Addr) bool {
@@ -162,7 +187,14 @@ func inRanges(list []portRange, port uint16) bool {
 
 // Equal reports whether both let the same flows pass, as far as their rules
 // are the same ones.
-func (f *Filter) Equal(o *Filter) bool { return reflect.DeepEqual(f, o) }
+func (f *Filter) Equal(o *Filter) bool {
+	if f == nil || o == nil {
+		return f == o
+	}
+	a, b := *f, *o
+	a.denials, b.denials = nil, nil // who is told makes no difference
+	return reflect.DeepEqual(a, b)
+}
 
 // defaultRules are the ones that every group ends with (source: Azure's
 // documentation of network security groups).
@@ -176,8 +208,11 @@ var defaultRules = []rule{
 }
 
 // ordered are the rules of a group as a Filter looks at them.
-func ordered(rules []rule) []rule {
+func ordered(group string, rules []rule) []rule {
 	all := slices.Concat(rules, defaultRules)
+	for i := range all {
+		all[i].group = group
+	}
 	slices.SortFunc(all, func(a, b rule) int {
 		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(a.name, b.name))
 	})

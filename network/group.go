@@ -2,6 +2,8 @@ package network
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,10 +54,12 @@ func groupType(cfg Config) resource.Type {
 	}
 }
 
+var ruleReadOnly = []string{"properties.provisioningState"}
+
 func ruleType(cfg Config) resource.Type {
 	return resource.Type{
 		Name: TypeRule, CheckName: checkName,
-		ReadOnly: []string{"properties.provisioningState"},
+		ReadOnly: ruleReadOnly,
 		Check: func(c *resource.Change) []fault.Field {
 			var p problems
 			cfg.parseRule(&p, "", c.New.ID.Name(), objectAt(c.New.Body, "properties"))
@@ -67,7 +71,7 @@ func ruleType(cfg Config) resource.Type {
 				return err
 			}
 			docs = slices.DeleteFunc(docs, func(d resource.Doc) bool { return d.ID.Equal(c.New.ID) })
-			return fitRules(append(docs, *c.New))
+			return fault.At("properties.priority", fitRules(append(docs, *c.New)))
 		},
 	}
 }
@@ -262,16 +266,17 @@ func putGroup(ctx context.Context, tx resource.Tx, c *resource.Change) error {
 		return err
 	}
 	var want []resource.Doc
+	order := []any{}
 	list, _ := inline.([]any)
 	for _, v := range list {
 		o, _ := v.(resource.Object)
-		body := resource.Object{"properties": resource.Clone(objectAt(o, "properties"))}
-		resource.Remove(body, "properties.provisioningState")
-		want = append(want, resource.Doc{ID: c.New.ID.Child("securityRules", textAt(o, "name")), Body: body})
+		order = append(order, textAt(o, "name"))
+		want = append(want, resource.Doc{ID: c.New.ID.Child("securityRules", textAt(o, "name")), Body: inlineBody(o, ruleReadOnly)})
 	}
 	if err := fitRules(want); err != nil {
-		return err
+		return fault.At("properties.securityRules", err)
 	}
+	set(c.New.Body, order, "cove", "rules")
 	for _, old := range now {
 		if !hasDoc(want, old.ID) {
 			if err := tx.Delete(ctx, old.ID); err != nil {
@@ -297,25 +302,57 @@ func putGroup(ctx context.Context, tx resource.Tx, c *resource.Change) error {
 	return nil
 }
 
-// groupUsers are the subnets and interfaces under a group, up to limit of each
-// kind (0 is all). They are of the group's own subscription.
+// typeUse are documents that say which subnets and interfaces are under a
+// group, so that nobody has to look through all that there are:
+//
+//	/providers/Cove.Network/groups/{hash of the group's id}/users/{hash of the user's}
+//
+// They are written and deleted in the transactions of the users.
+const typeUse = "Cove.Network/groups/users"
+
+func usersID(group arm.ID) arm.ID {
+	return arm.MustID("/providers/Cove.Network/groups/" + hashed(group))
+}
+
+func hashed(id arm.ID) string {
+	sum := sha256.Sum256([]byte(id.Key()))
+	return hex.EncodeToString(sum[:16])
+}
+
+// underGroup notes which group a user's properties name now, and no longer.
+func underGroup(ctx context.Context, tx resource.Tx, user arm.ID, old, now resource.Object) error {
+	was, is := idAt(old, "networkSecurityGroup", "id"), idAt(now, "networkSecurityGroup", "id")
+	if was.Key() == is.Key() {
+		return nil
+	}
+	if !was.IsZero() {
+		if err := tx.Delete(ctx, usersID(was).Child("users", hashed(user))); err != nil {
+			return err
+		}
+	}
+	if is.IsZero() {
+		return nil
+	}
+	return tx.Put(ctx, &resource.Doc{ID: usersID(is).Child("users", hashed(user)), Body: resource.Object{"id": user.String()}})
+}
+
+// groupUsers are the subnets and interfaces under a group, up to limit of both
+// together (0 is all).
 func groupUsers(ctx context.Context, r resource.Reader, group arm.ID, limit int) (subnets, nics []arm.ID, err error) {
-	sub := resource.SubscriptionID(group.Subscription())
-	for _, typ := range []string{TypeSubnet, TypeInterface} {
-		docs, err := r.List(ctx, resource.Query{Type: typ, Under: sub})
-		if err != nil {
-			return nil, nil, err
+	docs, err := r.List(ctx, resource.Query{Type: typeUse, Under: usersID(group), Limit: limit})
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, d := range docs {
+		user := idAt(d.Body, "id")
+		if strings.EqualFold(user.Type(), TypeSubnet) {
+			subnets = append(subnets, user)
+		} else {
+			nics = append(nics, user)
 		}
-		for _, d := range docs {
-			if !idAt(d.Body, "properties", "networkSecurityGroup", "id").Equal(group) {
-				continue
-			}
-			if typ == TypeSubnet && (limit == 0 || len(subnets) < limit) {
-				subnets = append(subnets, d.ID)
-			} else if typ == TypeInterface && (limit == 0 || len(nics) < limit) {
-				nics = append(nics, d.ID)
-			}
-		}
+	}
+	for _, list := range [][]arm.ID{subnets, nics} {
+		slices.SortFunc(list, func(a, b arm.ID) int { return strings.Compare(a.Key(), b.Key()) })
 	}
 	return subnets, nics, nil
 }
@@ -338,6 +375,7 @@ func showGroup(ctx context.Context, r resource.Reader, doc resource.Doc, body re
 	if err != nil {
 		return err
 	}
+	asListed(doc, "rules", docs)
 	rules := make([]any, len(docs))
 	for i, d := range docs {
 		o := resource.Clone(d.Body)
@@ -405,7 +443,7 @@ func mayJoinGroup(ctx context.Context, r resource.Reader, by resource.Caller, of
 	}
 	_, err := r.Get(ctx, id)
 	if errors.Is(err, resource.ErrUnknown) || !strings.EqualFold(id.Subscription(), of.Subscription()) {
-		return ErrReference.Detail("The network security group '%s' was not found in the subscription of '%s'.", id, of.Name())
+		return fault.At("properties.networkSecurityGroup.id", ErrReference.Detail("The network security group '%s' was not found in the subscription of '%s'.", id, of.Name()))
 	}
 	return err
 }

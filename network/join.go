@@ -16,6 +16,9 @@ import (
 const (
 	codeLifetime    = time.Hour
 	maxCodeLifetime = 7 * 24 * time.Hour
+	// codeEarly is how far a clock may go back under a code. One that was made
+	// while the clock was far ahead would otherwise be good for as long as that.
+	codeEarly = 5 * time.Minute
 )
 
 // TaskExpireCode is the kind of the task that ends a join code; its handler is
@@ -50,10 +53,11 @@ func (cfg Config) joinCode(ctx context.Context, tx resource.Tx, sub resource.Doc
 	if err != nil {
 		return nil, err
 	}
+	made := cfg.now().UTC().Truncate(time.Second)
 	code := Code{
 		Management: cfg.Management, Fingerprint: cfg.Fingerprint, Dial: cfg.Dial,
 		NIC:     nic.ID.String(),
-		Expires: cfg.now().Add(lifetime).UTC().Truncate(time.Second),
+		Expires: made.Add(lifetime),
 		Secret:  newSecret(),
 	}
 	hash := code.Secret.Hash()
@@ -63,7 +67,7 @@ func (cfg Config) joinCode(ctx context.Context, tx resource.Tx, sub resource.Doc
 	}
 	doc := resource.Doc{ID: codeID(hash), Body: resource.Object{
 		"nic": nic.ID.String(), "nicETag": nic.ETag, "name": name, "kind": kind,
-		"expires": code.Expires.Format(time.RFC3339),
+		"made": made.Format(time.RFC3339), "expires": code.Expires.Format(time.RFC3339),
 	}}
 	if err := tx.Put(ctx, &doc); err != nil {
 		return nil, err
@@ -206,12 +210,14 @@ func orCode(err error) error {
 	return err
 }
 
+// codeExpired reports whether a code's time has passed, or has not come.
 func codeExpired(doc resource.Doc, now time.Time) (bool, error) {
-	at, err := time.Parse(time.RFC3339, textAt(doc.Body, "expires"))
-	if err != nil {
-		return true, fmt.Errorf("a join code's expiry: %w", err)
+	made, err := time.Parse(time.RFC3339, textAt(doc.Body, "made"))
+	at, err2 := time.Parse(time.RFC3339, textAt(doc.Body, "expires"))
+	if err := errors.Join(err, err2); err != nil {
+		return true, fmt.Errorf("a join code's times: %w", err)
 	}
-	return !now.Before(at), nil
+	return !now.Before(at) || now.Before(made.Add(-codeEarly)), nil
 }
 
 type expiry struct {

@@ -114,6 +114,46 @@ func TestEveryBadCodeIsRefusedTheSame(t *testing.T) {
 	})
 }
 
+// A code is good for its time by the server's clock, however that jumps: one
+// that was made while the clock was years ahead does not last for years, and
+// one whose clock goes back a little is not lost. What ends codes ends those
+// that will never be good.
+func TestCodesAndClockJumps(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	each(t, func(w *world) {
+		w.vnet("10.0.0.0/16", "10.0.0.0/24")
+		for i, c := range []struct {
+			jump    time.Duration
+			good    bool
+			expires bool // Expire ends it
+		}{
+			{-50 * year, false, true},
+			{-6 * time.Minute, false, true},
+			{-4 * time.Minute, true, false},
+			{0, true, false},
+			{10*time.Minute - time.Second, true, false},
+			{10 * time.Minute, false, true},
+			{200 * year, false, true},
+		} {
+			name := fmt.Sprint("m", i)
+			kept, used := w.joinCode(name+"kept"), w.joinCode(name)
+			w.clock.add(c.jump)
+			_, err := w.joiner().Redeem(w.Context(), used.Secret.Reveal(), newKey(), "")
+			if (err == nil) != c.good || err != nil && !errors.Is(err, ErrCode) {
+				w.Errorf("after %v: %v, want good %v", c.jump, err, c.good)
+			}
+			err = w.joiner().Expire(w.Context(), task.Task{Body: []byte(`{"hash":"` + kept.Secret.Hash() + `"}`)})
+			if (err == nil) != c.expires {
+				w.Errorf("after %v the end of a code: %v, want one %v", c.jump, err, c.expires)
+			}
+			w.clock.add(-c.jump)
+			if _, err = w.joiner().Redeem(w.Context(), kept.Secret.Reveal(), newKey(), ""); (err == nil) == c.expires {
+				w.Errorf("after %v and back: %v, ended %v", c.jump, err, c.expires)
+			}
+		}
+	})
+}
+
 func TestCodeIsGoodOnceWhoeverComesAtOnce(t *testing.T) {
 	each(t, func(w *world) {
 		w.vnet("10.0.0.0/16", "10.0.0.0/24")

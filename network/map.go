@@ -30,12 +30,13 @@ type Map struct {
 	parts *parts                               // the mirror's
 
 	overlay reconciler
+	denials *denials
 }
 
 // NewMap returns a map of no networks; Load or Run fills it. Of cfg it needs
-// Sealer and FrontEnd.
+// Sealer and FrontEnd, and Now if that is not time.Now.
 func NewMap(store resource.Store, cfg Config, log *slog.Logger) *Map {
-	m := &Map{cfg: cfg, log: log, parts: newParts()}
+	m := &Map{cfg: cfg, log: log, parts: newParts(), denials: &denials{log: log, now: cfg.now, said: map[denier]*denied{}}}
 	m.overlay.init()
 	m.table.Store(&map[string]*snapshot{})
 	m.mirror = resource.NewMirror(store, resource.Mirrored{Name: "networks", Concerns: mapped, Read: m.read}, log)
@@ -145,7 +146,10 @@ func (m *Map) install(changes []part, all bool) {
 	table := maps.Clone(*m.table.Load())
 	for key := range dirty {
 		if s := m.parts.build(key, m.cfg.frontEnd()); s != nil {
-			s.wanted.Filter = m.parts.filter(key, s, m.cfg.frontEnd())
+			if f := m.parts.filter(key, s, m.cfg.frontEnd()); f != nil {
+				f.network, f.denials = key, m.denials
+				s.wanted.Filter = f
+			}
 			table[key] = s
 		} else {
 			delete(table, key)
@@ -206,6 +210,7 @@ type memberPart struct {
 	kind string
 	// resolver is where it asks for names, Resolver if it is zero.
 	resolver netip.Addr
+	routes   []netip.Prefix
 }
 
 type pePart struct {
@@ -230,7 +235,7 @@ func (m *Map) decode(d resource.Doc) part {
 	case strings.ToLower(TypePeering):
 		p.peering = decodePeering(d)
 	case strings.ToLower(TypeGroup):
-		p.group = &groupPart{}
+		p.group = &groupPart{d.ID.Name()}
 	case strings.ToLower(TypeRule):
 		r := m.cfg.parseRule(&none, "", d.ID.Name(), objectAt(d.Body, "properties"))
 		if len(none) > 0 {
@@ -258,7 +263,7 @@ func (m *Map) decode(d resource.Doc) part {
 			m.log.Error("a member has no usable key", "member", d.ID, "err", err)
 			break
 		}
-		p.member = &memberPart{d.ID, d.ID.Parent().Key(), pub, textAt(d.Body, "properties", "kind"), ownResolver(d.Body)}
+		p.member = &memberPart{d.ID, d.ID.Parent().Key(), pub, textAt(d.Body, "properties", "kind"), ownResolver(d.Body), routesOf(d.Body)}
 	case strings.ToLower(TypeEndpoint):
 		ask := readAsked(&none, d.Body)
 		p.pe = &pePart{d.ID, idAt(d.Body, "cove", "connection"), ask.target, readState(ask.body).Status}
@@ -409,7 +414,7 @@ func (p *parts) build(key string, frontEnd netip.Addr) *snapshot {
 			in := p.subnets[first.key]
 			s.members[first.address] = &Member{
 				ID: m.id, NIC: nic.id, Subnet: first.subnet, Address: first.address, Kind: m.kind,
-				SubnetKey: first.key, Service: in != nil && in.service, Served: slices.Contains(served, m.kind),
+				SubnetKey: first.key, Service: in != nil && in.service, Served: slices.Contains(served, m.kind), Routes: m.routes,
 			}
 			s.wanted.Peers = append(s.wanted.Peers, Peer{m.pub, first.address})
 			if m.resolver.IsValid() && !slices.Contains(s.wanted.Resolvers, m.resolver) {

@@ -26,7 +26,8 @@ func memberType(cfg Config) resource.Type {
 	return resource.Type{
 		Name:      TypeMember,
 		Extension: true,
-		ReadOnly:  []string{"properties.configuration"},
+		ReadOnly:  []string{"cove", "properties.configuration"},
+		Secret:    []string{"cove"},
 		Check:     checkMember,
 		Put: func(ctx context.Context, tx resource.Tx, c *resource.Change) error {
 			return cfg.putMember(ctx, tx, c.Old, c.New)
@@ -149,6 +150,12 @@ func locate(ctx context.Context, r resource.Reader, nic arm.ID) (place, error) {
 	return place{doc, vnet, configs[0].subnet, configs[0].address, peers}, err
 }
 
+// spaces are the address spaces that lead into the tunnel.
+func (at place) spaces() []netip.Prefix {
+	var none problems
+	return append(vnetPrefixes(&none, at.vnet.Body), at.peers...)
+}
+
 func (cfg Config) putMember(ctx context.Context, tx resource.Tx, old, doc *resource.Doc) error {
 	key, err := decodeKey(textAt(doc.Body, "properties", "publicKey"))
 	if err != nil {
@@ -164,6 +171,12 @@ func (cfg Config) putMember(ctx context.Context, tx resource.Tx, old, doc *resou
 	if err := cfg.joinable(at.vnet.ID); err != nil {
 		return err
 	}
+	// The answer holds the configuration: whoever writes the member has it anew.
+	var routes []any
+	for _, p := range at.spaces() {
+		routes = append(routes, p.String())
+	}
+	set(doc.Body, routes, "cove", "routes")
 	if own := textAt(at.vnet.Body, "properties", "cove", "publicKey"); own == textAt(doc.Body, "properties", "publicKey") {
 		return ErrKeyTaken
 	}
@@ -229,7 +242,6 @@ type Configuration struct {
 }
 
 func (cfg Config) configuration(at place, member resource.Object) Configuration {
-	var none problems
 	c := Configuration{
 		ServerPublicKey: textAt(at.vnet.Body, "properties", "cove", "publicKey"),
 		Endpoint:        cfg.Endpoint,
@@ -241,10 +253,7 @@ func (cfg Config) configuration(at place, member resource.Object) Configuration 
 		resolver = own
 	}
 	c.Resolver = resolver.String()
-	for _, p := range vnetPrefixes(&none, at.vnet.Body) {
-		c.AllowedIPs = append(c.AllowedIPs, p.String())
-	}
-	for _, p := range at.peers {
+	for _, p := range at.spaces() {
 		c.AllowedIPs = append(c.AllowedIPs, p.String())
 	}
 	c.AllowedIPs = append(c.AllowedIPs, netip.PrefixFrom(resolver, resolver.BitLen()).String())

@@ -38,6 +38,7 @@ type ipConfig struct {
 	static  bool
 	address netip.Addr // what is wanted, or was given
 	body    resource.Object
+	at      string // where it stands in what was sent, "" where nothing was
 }
 
 func (i ipConfig) id(nic arm.ID) arm.ID { return nic.Child("ipConfigurations", i.name) }
@@ -57,7 +58,7 @@ func ipConfigs(p *problems, body resource.Object) []ipConfig {
 	names := map[string]bool{}
 	for n, o := range list {
 		at := fmt.Sprintf("%s[%d].", path, n)
-		c := ipConfig{name: textAt(o, "name"), body: o}
+		c := ipConfig{name: textAt(o, "name"), body: o, at: at}
 		if why := checkName(c.name); why != "" {
 			p.add(at+"name", "%s", why)
 		}
@@ -149,6 +150,9 @@ func putInterface(ctx context.Context, tx resource.Tx, c *resource.Change) error
 	if err := mayJoinGroup(ctx, tx, c.Caller, c.New.ID, before, objectAt(c.New.Body, "properties")); err != nil {
 		return err
 	}
+	if err := underGroup(ctx, tx, c.New.ID, before, objectAt(c.New.Body, "properties")); err != nil {
+		return err
+	}
 	for i := range list {
 		old, had := findConfig(was, list[i].name)
 		if had && old.subnet.Equal(list[i].subnet) {
@@ -190,6 +194,7 @@ func readdress(ctx context.Context, tx resource.Tx, nic arm.ID, was, now []ipCon
 	}
 	// Static ones first: a dynamic one must not take what the same body asks
 	// for by name.
+	var wrong []error
 	for _, static := range []bool{true, false} {
 		for i := range now {
 			c := &now[i]
@@ -198,23 +203,24 @@ func readdress(ctx context.Context, tx resource.Tx, nic arm.ID, was, now []ipCon
 			}
 			s, err := load(c.subnet)
 			if err != nil {
-				return err
+				return fault.At(c.at+"properties.subnet.id", err)
 			}
 			if old, had := findConfig(was, c.name); had && keeps(old, *c) {
 				c.address = old.address
 			} else {
-				want := netip.Addr{}
+				want, path := netip.Addr{}, "properties.subnet.id"
 				if static {
-					want = c.address
+					want, path = c.address, "properties.privateIPAddress"
 				}
 				if c.address, err = s.take(ctx, tx, want, c.id(nic)); err != nil {
-					return err
+					wrong = append(wrong, fault.At(c.at+path, err))
+					continue
 				}
 			}
 			c.write(s.id)
 		}
 	}
-	return nil
+	return fault.All(wrong...)
 }
 
 // write puts what was decided into the element of the body.
@@ -248,6 +254,9 @@ func deleteInterface(ctx context.Context, tx resource.Tx, doc resource.Doc, _ re
 		if err := tx.Delete(ctx, codeID(code)); err != nil {
 			return err
 		}
+	}
+	if err := underGroup(ctx, tx, doc.ID, objectAt(doc.Body, "properties"), nil); err != nil {
+		return err
 	}
 	return readdress(ctx, tx, doc.ID, storedConfigs(doc.Body), nil)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -39,27 +40,31 @@ var (
 func peeringType(Config) resource.Type {
 	return resource.Type{
 		Name: TypePeering, CheckName: checkName,
-		ReadOnly: []string{
-			"cove", "properties.provisioningState", "properties.peeringState", "properties.peeringSyncLevel",
-			"properties.remoteAddressSpace", "properties.remoteVirtualNetworkAddressSpace", "properties.resourceGuid",
-		},
-		Secret: []string{"cove"},
-		Check:  checkPeering,
-		Put:    putPeering,
-		Delete: deletePeering,
-		Show:   showPeering,
+		ReadOnly: peeringReadOnly,
+		Secret:   []string{"cove"},
+		Check:    checkPeering,
+		Put:      putPeering,
+		Delete:   deletePeering,
+		Show:     showPeering,
 	}
 }
+
+var peeringReadOnly = []string{
+	"cove", "properties.provisioningState", "properties.peeringState", "properties.peeringSyncLevel",
+	"properties.remoteAddressSpace", "properties.remoteVirtualNetworkAddressSpace", "properties.resourceGuid",
+}
+
+const remotePath = "properties.remoteVirtualNetwork.id"
 
 func checkPeering(c *resource.Change) []fault.Field {
 	var p problems
 	props := objectAt(c.New.Body, "properties")
-	remote := p.reference("properties.remoteVirtualNetwork.id", textAt(props, "remoteVirtualNetwork", "id"), TypeVirtualNetwork)
+	remote := p.reference(remotePath, textAt(props, "remoteVirtualNetwork", "id"), TypeVirtualNetwork)
 	if !remote.IsZero() && remote.Equal(c.New.ID.Parent()) {
-		p.add("properties.remoteVirtualNetwork.id", "a virtual network is not its own peer")
+		p.add(remotePath, "a virtual network is not its own peer")
 	}
 	if c.Old != nil && !remote.Equal(idAt(c.Old.Body, "properties", "remoteVirtualNetwork", "id")) {
-		p.add("properties.remoteVirtualNetwork.id", "it cannot be changed; delete the peering and make another")
+		p.add(remotePath, "it cannot be changed; delete the peering and make another")
 	}
 	for key, def := range map[string]bool{"allowVirtualNetworkAccess": true, "allowForwardedTraffic": false, "allowGatewayTransit": false, "useRemoteGateways": false} {
 		switch v := at(props, key).(type) {
@@ -94,7 +99,7 @@ func putPeering(ctx context.Context, tx resource.Tx, c *resource.Change) error {
 	}
 	there, err := tx.Get(ctx, remote)
 	if errors.Is(err, resource.ErrUnknown) {
-		return ErrReference.Detail("The virtual network '%s' was not found.", remote)
+		return fault.At(remotePath, ErrReference.Detail("The virtual network '%s' was not found.", remote))
 	}
 	if err != nil {
 		return err
@@ -109,11 +114,11 @@ func putPeering(ctx context.Context, tx resource.Tx, c *resource.Change) error {
 	}
 	for _, o := range others {
 		if peer := idAt(o.Body, "properties", "remoteVirtualNetwork", "id"); peer.Equal(remote) {
-			return ErrPeerTwice.Detail("Peering '%s' already references the virtual network '%s'.", o.ID.Name(), remote)
+			return fault.At(remotePath, ErrPeerTwice.Detail("Peering '%s' already references the virtual network '%s'.", o.ID.Name(), remote))
 		}
 	}
 	if err := apartFrom(ctx, tx, here, append(others, *c.New)); err != nil {
-		return err
+		return fault.At(remotePath, err)
 	}
 	set(c.New.Body, ref(there.ID), "properties", "remoteVirtualNetwork")
 	set(c.New.Body, peerInitiated, "cove", "state")
@@ -277,6 +282,52 @@ func shownPeerings(ctx context.Context, r resource.Reader, vnet arm.ID) ([]any, 
 	return out, nil
 }
 
+// samePeerings takes a network's peerings out of what was sent for the network.
+// A client that sends back what it was shown sends them too; one that lists
+// others would find them neither made nor deleted, so it is refused.
+func samePeerings(ctx context.Context, r resource.Reader, c *resource.Change) error {
+	const path = "properties.virtualNetworkPeerings"
+	props := objectAt(c.New.Body, "properties")
+	v, given := props["virtualNetworkPeerings"]
+	delete(props, "virtualNetworkPeerings")
+	if !given {
+		return nil
+	}
+	shown, err := shownPeerings(ctx, r, c.New.ID)
+	if err != nil {
+		return err
+	}
+	sent, _ := v.([]any)
+	same := len(sent) == len(shown)
+	for _, v := range sent {
+		o, _ := v.(resource.Object)
+		same = same && slices.ContainsFunc(shown, func(v any) bool {
+			is, _ := v.(resource.Object)
+			return strings.EqualFold(textAt(is, "name"), textAt(o, "name")) && says(is, inlineBody(o, peeringReadOnly))
+		})
+	}
+	if !same {
+		return fault.Problems([]fault.Field{{Path: path, Message: "must be as it is shown: peerings are made, changed and deleted by themselves, below the virtual network"}})
+	}
+	return nil
+}
+
+// says reports whether everything in part is in whole.
+func says(whole, part any) bool {
+	switch part := part.(type) {
+	case resource.Object:
+		o, ok := whole.(resource.Object)
+		for name, v := range part {
+			ok = ok && says(o[name], v)
+		}
+		return ok
+	case string: // an id or a word, in any case
+		s, ok := whole.(string)
+		return ok && strings.EqualFold(s, part)
+	}
+	return reflect.DeepEqual(whole, part)
+}
+
 // keepsPeers refuses an address space that is one of the peers'.
 func keepsPeers(ctx context.Context, r resource.Reader, vnet resource.Doc) error {
 	docs, err := r.List(ctx, resource.Query{Type: TypePeering, Under: vnet.ID})
@@ -284,8 +335,9 @@ func keepsPeers(ctx context.Context, r resource.Reader, vnet resource.Doc) error
 		return err
 	}
 	// Each peer has other peers, of which this one is one.
+	const space = "properties.addressSpace.addressPrefixes"
 	if err := apartFrom(ctx, r, vnet, docs); err != nil {
-		return err
+		return fault.At(space, err)
 	}
 	for _, d := range docs {
 		there := idAt(d.Body, "properties", "remoteVirtualNetwork", "id")
@@ -301,7 +353,7 @@ func keepsPeers(ctx context.Context, r resource.Reader, vnet resource.Doc) error
 			return err
 		}
 		if err := apartFrom(ctx, changed{r, vnet}, peer, theirs); err != nil {
-			return err
+			return fault.At(space, err)
 		}
 	}
 	return nil

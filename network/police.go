@@ -9,7 +9,7 @@ import (
 )
 
 // groupPart is a security group; its rules are documents of their own.
-type groupPart struct{}
+type groupPart struct{ name string }
 
 type rulePart struct {
 	group string // key
@@ -75,7 +75,7 @@ func (p *parts) filter(key string, s *snapshot, frontEnd netip.Addr) *Filter {
 		for k := range p.rulesOf[group] {
 			list = append(list, p.rules[k].rule)
 		}
-		compiled[group] = ordered(list)
+		compiled[group] = ordered(p.groups[group].name, list)
 		return compiled[group]
 	}
 	police := func(network string, endpointsOnly bool) {

@@ -100,13 +100,14 @@ func (a asked) strip() {
 type staticAddress struct {
 	name, member string
 	address      netip.Addr
+	at           string
 }
 
 func readStatic(p *problems, body resource.Object) []staticAddress {
 	var out []staticAddress
 	for i, o := range objectsAt(body, "properties", "ipConfigurations") {
 		at := fmt.Sprintf("properties.ipConfigurations[%d].", i)
-		s := staticAddress{name: textAt(o, "name"), member: strings.ToLower(textAt(o, "properties", "memberName"))}
+		s := staticAddress{at: at, name: textAt(o, "name"), member: strings.ToLower(textAt(o, "properties", "memberName"))}
 		if why := checkName(s.name); why != "" {
 			p.add(at+"name", "%s", why)
 		}
@@ -124,6 +125,16 @@ func readStatic(p *problems, body resource.Object) []staticAddress {
 		out = append(out, s)
 	}
 	return out
+}
+
+func (s staticAddress) same(o staticAddress) bool {
+	return s.name == o.name && s.member == o.member && s.address == o.address
+}
+
+// byMember orders addresses, whose order in a body means nothing.
+func byMember(list []staticAddress) []staticAddress {
+	slices.SortFunc(list, func(a, b staticAddress) int { return strings.Compare(a.member, b.member) })
+	return list
 }
 
 func checkEndpoint(c *resource.Change) []fault.Field {
@@ -155,18 +166,19 @@ func (cfg Config) putEndpoint(ctx context.Context, tx resource.Tx, c *resource.C
 	}
 	sub, err := loadSubnet(ctx, tx, subnetID)
 	if err != nil {
-		return err
+		return fault.At("properties.subnet.id", err)
 	}
 	if err := mayCross(ctx, tx, c.New.ID, ask.target); err != nil {
 		return err
 	}
+	service := "properties." + ask.list + "[0].properties.privateLinkServiceId"
 	reg, err := cfg.target(ctx, tx, ask.target)
 	if err != nil {
-		return err
+		return fault.At(service, err)
 	}
 	changed, err := cfg.Registry.MakePrivate(&reg)
 	if err != nil {
-		return err
+		return fault.At(service, err)
 	}
 	if changed {
 		if err := tx.Put(ctx, &reg); err != nil {
@@ -175,7 +187,7 @@ func (cfg Config) putEndpoint(ctx context.Context, tx resource.Tx, c *resource.C
 	}
 	configs, err := plan(readStatic(&none, c.New.Body), members(reg), sub.id)
 	if err != nil {
-		return err
+		return fault.At("properties.ipConfigurations", err)
 	}
 	nic, err := makeNIC(ctx, tx, c.New, configs)
 	if err != nil {
@@ -276,7 +288,7 @@ func plan(static []staticAddress, want []member, subnet arm.ID) ([]planned, erro
 		p := planned{member: m, ipConfig: ipConfig{name: "privateEndpointIpConfig." + guid(), subnet: subnet, body: resource.Object{}}}
 		for _, s := range static {
 			if s.member == m.name {
-				p.name, p.static, p.address = s.name, true, s.address
+				p.name, p.static, p.address, p.at = s.name, true, s.address, s.at
 			}
 		}
 		p.body["name"] = p.name
@@ -314,7 +326,7 @@ func makeNIC(ctx context.Context, tx resource.Tx, pe *resource.Doc, configs []pl
 	}
 	switch _, err := tx.Get(ctx, id); {
 	case err == nil:
-		return arm.ID{}, ErrNameTaken.Detail("A network interface named '%s' exists.", name)
+		return arm.ID{}, fault.At("properties.customNetworkInterfaceName", ErrNameTaken.Detail("A network interface named '%s' exists.", name))
 	case !errors.Is(err, resource.ErrUnknown):
 		return arm.ID{}, err
 	}
@@ -355,13 +367,17 @@ func connect(ctx context.Context, tx resource.Tx, pe, reg arm.ID, st state) (arm
 func keepEndpoint(old, now *resource.Doc, ask asked) error {
 	var none problems
 	was := readAsked(&none, old.Body)
-	switch {
-	case !idAt(old.Body, "properties", "subnet", "id").Equal(idAt(now.Body, "properties", "subnet", "id")):
-		return ErrFixed.Detail("The subnet of private endpoint '%s' cannot be changed.", old.ID.Name())
-	case !was.target.Equal(ask.target), was.list != ask.list, !strings.EqualFold(was.name, ask.name):
-		return ErrFixed.Detail("The connection of private endpoint '%s' cannot be changed.", old.ID.Name())
-	case !slices.Equal(readStatic(&none, old.Body), readStatic(&none, now.Body)):
-		return ErrFixed.Detail("The addresses of private endpoint '%s' cannot be changed.", old.ID.Name())
+	var wrong []error
+	fixed := func(path, what string, same bool) {
+		if !same {
+			wrong = append(wrong, fault.At(path, ErrFixed.Detail("The %s of private endpoint '%s' cannot be changed.", what, old.ID.Name())))
+		}
+	}
+	fixed("properties.subnet.id", "subnet", idAt(old.Body, "properties", "subnet", "id").Equal(idAt(now.Body, "properties", "subnet", "id")))
+	fixed("properties."+ask.list, "connection", was.target.Equal(ask.target) && was.list == ask.list && strings.EqualFold(was.name, ask.name))
+	fixed("properties.ipConfigurations", "addresses", slices.EqualFunc(byMember(readStatic(&none, old.Body)), byMember(readStatic(&none, now.Body)), staticAddress.same))
+	if err := fault.All(wrong...); err != nil {
+		return err
 	}
 	set(now.Body, objectAt(old.Body, "properties", "subnet"), "properties", "subnet")
 	readState(was.body).write(ask.body)

@@ -90,7 +90,7 @@ func (cfg Config) extend(ctx context.Context, tx resource.Tx, reg, conn, pe reso
 	}
 	err = readdress(ctx, tx, nic.ID, was, list)
 	if errors.Is(err, ErrSubnetFull) {
-		return ErrReplicate.Detail("Failed to replicate private endpoint. The subnet of private endpoint %s has no free address.", pe.ID)
+		return ErrReplicate.Detail("Failed to replicate private endpoint. The subnet of private endpoint %s has no free address. Delete a network interface or a private endpoint in it that is not used any more, and create the replication again.", pe.ID)
 	}
 	if err != nil {
 		return err

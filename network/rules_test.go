@@ -1,8 +1,10 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"cove.example/cove/arm"
 	"cove.example/cove/fault"
 	"cove.example/cove/resource"
+	"cove.example/cove/storetest"
 )
 
 const otherSub = "/subscriptions/22222222-2222-2222-2222-222222222222"
@@ -290,6 +293,41 @@ func TestSecurityGroupsDecide(t *testing.T) {
 	})
 }
 
+// The list of service tags says of each what rules that name it go by: every
+// address of it inside a network is that tag's. row:14
+func TestServiceTags(t *testing.T) {
+	cfg := Config{Regions: []string{"westeurope", "eastus"}}
+	f := &Filter{front: DefaultFrontEnd, platform: map[netip.Addr]tag{Resolver: tagDNS, Metadata: tagMetadata}}
+	public := netip.MustParseAddr("::ffff:203.0.113.7")
+	got := map[string]string{}
+	for _, tag := range cfg.ServiceTags(public) {
+		known, ok := cfg.tag(tag.Name)
+		if !ok {
+			t.Errorf("no rule can name %s", tag.Name)
+		}
+		var list []string
+		for _, p := range tag.Prefixes {
+			list = append(list, p.String())
+			if a := p.Addr(); a != public.Unmap() && !f.tagged(known, a) {
+				t.Errorf("a rule for %s says nothing about %s", tag.Name, a)
+			}
+		}
+		got[tag.Name] = strings.Join(list, " ")
+	}
+	want := map[string]string{
+		"AzureContainerRegistry":            "203.0.113.7/32 100.100.100.100/32",
+		"AzureContainerRegistry.westeurope": "203.0.113.7/32 100.100.100.100/32",
+		"AzureContainerRegistry.eastus":     "203.0.113.7/32 100.100.100.100/32",
+		"AzureCloud":                        "203.0.113.7/32 100.100.100.100/32",
+		"AzureLoadBalancer":                 "168.63.129.16/32",
+		"AzurePlatformDNS":                  "168.63.129.16/32",
+		"AzurePlatformIMDS":                 "169.254.169.254/32",
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 func flow(spec string) Flow {
 	f := strings.Fields(spec)
 	from, to := netip.MustParseAddrPort(f[1]), netip.MustParseAddrPort(f[3])
@@ -400,6 +438,27 @@ func TestPeerings(t *testing.T) {
 		if !strings.Contains(text(w.get(memberID("vm", "m"))), "10.0.0.0/16") {
 			w.Error("a member is not told the way")
 		}
+		// It was there before, so it does not know the way until it is written
+		// again; the hub's own members always did.
+		behind := func(network string) string {
+			var out []string
+			for _, b := range w.m.Behind(arm.MustID(vnetAt(network)).Key()) {
+				out = append(out, fmt.Sprint(b.ID.Name(), b.Lacks))
+			}
+			return strings.Join(out, " ")
+		}
+		w.nic("own", "")
+		w.put(memberID("own", "o"), memberBody(newKey(), "vm"))
+		if got := behind("spoke") + ";" + behind("dock") + ";" + behind("far"); got != "m[10.0.0.0/16];;" {
+			w.Errorf("without a route to private endpoints: %q", got)
+		}
+		w.put(memberID("vm", "m"), memberBody(newKey(), "vm"))
+		if got := behind("spoke"); got != "" {
+			w.Errorf("written again, still without a route: %q", got)
+		}
+		if strings.Contains(text(w.get(memberID("vm", "m"))), "routes") {
+			w.Error("what is kept of a member's routes is shown")
+		}
 		if n := len(listAt(w.get(vnetAt("spoke")), "properties", "virtualNetworkPeerings")); n != 2 {
 			w.Errorf("the network shows %d peerings", n)
 		}
@@ -465,12 +524,44 @@ func BenchmarkFilter(b *testing.B) {
 	for i := range 200 {
 		rules = append(rules, rule{priority: 100 + i, protocol: 6, from: places{any: true}, to: places{prefixes: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.9.%d.0/24", i))}}})
 	}
-	f := &Filter{sides: map[netip.Addr]*side{netip.MustParseAddr("10.0.0.20"): {out: [][]rule{ordered(rules)}}}, inside: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
+	f := &Filter{sides: map[netip.Addr]*side{netip.MustParseAddr("10.0.0.20"): {out: [][]rule{ordered("walls", rules)}}}, inside: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
 	w := flow("tcp 10.0.0.20:4000 > 10.0.0.4:443")
 	b.ReportAllocs()
 	for b.Loop() {
 		if !f.Admit(w) {
 			b.Fatal("denied")
 		}
+	}
+}
+
+// What a security group costs to read and to write does not grow with how many
+// subnets and interfaces there are that are not under it.
+func TestAGroupCostsTheSameAmongMany(t *testing.T) {
+	w := newWorld(t, storetest.Open(t, storetest.SQLite(t)))
+	w.vnet("10.0.0.0/16", "10.0.0.0/24")
+	walls := group + "/providers/" + TypeGroup + "/walls"
+	w.put(walls, `{"location":"local"}`)
+	w.nic("card", "")
+	card := nicID("card")
+	cost := func() float64 {
+		n := 0
+		return testing.AllocsPerRun(20, func() {
+			n++
+			w.get(walls)
+			w.put(walls, fmt.Sprintf(`{"location":"local","tags":{"n":"%d"}}`, n))
+		})
+	}
+	few := cost()
+	w.update(func(ctx context.Context, tx resource.Tx) error {
+		one, err := tx.Get(ctx, arm.MustID(card))
+		for i := range 1000 {
+			if err == nil {
+				err = tx.Put(ctx, &resource.Doc{ID: arm.MustID(fmt.Sprintf("%s%d", card, i)), Body: one.Body})
+			}
+		}
+		return err
+	})
+	if many := cost(); many > 2*few {
+		t.Errorf("%.0f allocations among few, %.0f among a thousand", few, many)
 	}
 }

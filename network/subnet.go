@@ -3,7 +3,9 @@ package network
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 
 	"cove.example/cove/arm"
 	"cove.example/cove/fault"
@@ -121,13 +123,8 @@ func putSubnet(ctx context.Context, tx resource.Tx, c *resource.Change) error {
 	if err != nil {
 		return err
 	}
-	all := []resource.Doc{*c.New}
-	for _, s := range siblings {
-		if !s.ID.Equal(c.New.ID) {
-			all = append(all, s)
-		}
-	}
-	if err := fitSubnets(vnet, all); err != nil {
+	all := slices.DeleteFunc(siblings, func(s resource.Doc) bool { return s.ID.Equal(c.New.ID) })
+	if err := fitSubnets(vnet, append(all, *c.New), func(int) string { return "properties.addressPrefix" }); err != nil {
 		return err
 	}
 	var was resource.Object
@@ -137,33 +134,37 @@ func putSubnet(ctx context.Context, tx resource.Tx, c *resource.Change) error {
 	if err := mayJoinGroup(ctx, tx, c.Caller, c.New.ID, was, objectAt(c.New.Body, "properties")); err != nil {
 		return err
 	}
+	if err := underGroup(ctx, tx, c.New.ID, was, objectAt(c.New.Body, "properties")); err != nil {
+		return err
+	}
 	return keepsAddresses(ctx, tx, c.Old, c.New)
 }
 
 // fitSubnets says whether the subnets lie inside the network and apart from
-// each other.
-func fitSubnets(vnet resource.Doc, subnets []resource.Doc) error {
+// each other, and of each that does not at the path that at has for it.
+func fitSubnets(vnet resource.Doc, subnets []resource.Doc, at func(int) string) error {
 	var none problems
+	var wrong []error
 	space := vnetPrefixes(&none, vnet.Body)
 	type held struct {
 		name string
 		p    netip.Prefix
 	}
 	var seen []held
-	for _, d := range subnets {
+	for i, d := range subnets {
 		for _, pre := range subnetPrefixes(&none, "", objectAt(d.Body, "properties")) {
 			if !covered(pre, space) {
-				return ErrSubnetOutside.Detail("Subnet '%s' is not valid because its IP address range %s is outside the IP address range of virtual network '%s'.", d.ID.Name(), pre, vnet.ID.Name())
+				wrong = append(wrong, fault.At(at(i), ErrSubnetOutside.Detail("Subnet '%s' is not valid because its IP address range %s is outside the IP address range of virtual network '%s'.", d.ID.Name(), pre, vnet.ID.Name())))
 			}
 			for _, h := range seen {
 				if h.p.Overlaps(pre) {
-					return ErrSubnetOverlap.Detail("Subnet '%s' is not valid because its IP address range %s overlaps with that of subnet '%s' in virtual network '%s'.", d.ID.Name(), pre, h.name, vnet.ID.Name())
+					wrong = append(wrong, fault.At(at(i), ErrSubnetOverlap.Detail("Subnet '%s' is not valid because its IP address range %s overlaps with that of subnet '%s' in virtual network '%s'.", d.ID.Name(), pre, h.name, vnet.ID.Name())))
 				}
 			}
 			seen = append(seen, held{d.ID.Name(), pre})
 		}
 	}
-	return nil
+	return fault.All(wrong...)
 }
 
 // covered reports whether one of the space's prefixes holds all of p.
@@ -195,7 +196,7 @@ func keepsAddresses(ctx context.Context, r resource.Reader, old, now *resource.D
 			return err
 		}
 		if len(held) > 0 {
-			return ErrPrefixInUse.Detail("IpPrefix %s on Subnet %s has active allocations and cannot be deleted.", p, old.ID.Name())
+			return fault.At("properties.addressPrefix", ErrPrefixInUse.Detail("IpPrefix %s on Subnet %s has active allocations and cannot be deleted.", p, old.ID.Name()))
 		}
 	}
 	return nil
@@ -208,6 +209,9 @@ func deleteSubnet(ctx context.Context, tx resource.Tx, doc resource.Doc, _ resou
 	}
 	if len(held) > 0 {
 		return ErrSubnetInUse.Detail("Subnet %s is in use by %s and cannot be deleted. In order to delete the subnet, delete all the resources within the subnet.", doc.ID.Name(), held[0])
+	}
+	if err := underGroup(ctx, tx, doc.ID, objectAt(doc.Body, "properties"), nil); err != nil {
+		return err
 	}
 	return tx.Delete(ctx, poolID(doc.UID))
 }
@@ -245,25 +249,22 @@ func inlineSubnets(ctx context.Context, tx resource.Tx, c *resource.Change) erro
 	if err != nil {
 		return err
 	}
-	want := now
+	want, where := now, func(int) string { return "properties.addressSpace.addressPrefixes" }
 	props := objectAt(c.New.Body, "properties")
 	inline, listed := props["subnets"]
 	if listed && inline != nil {
 		want = nil
+		where = func(i int) string { return fmt.Sprintf("properties.subnets[%d].properties.addressPrefix", i) }
 		order := []any{}
 		for _, s := range objectsAt(props, "subnets") {
 			order = append(order, textAt(s, "name"))
 			id := c.New.ID.Child("subnets", textAt(s, "name"))
-			body := resource.Object{"properties": resource.Clone(objectAt(s, "properties"))}
-			for _, path := range subnetReadOnly {
-				resource.Remove(body, path)
-			}
-			want = append(want, resource.Doc{ID: id, Body: body})
+			want = append(want, resource.Doc{ID: id, Body: inlineBody(s, subnetReadOnly)})
 		}
 		set(c.New.Body, order, "cove", "subnets")
 	}
 	delete(props, "subnets")
-	if err := fitSubnets(*c.New, want); err != nil {
+	if err := fitSubnets(*c.New, want, where); err != nil {
 		return err
 	}
 	for _, old := range now {
@@ -291,6 +292,9 @@ func writeInline(ctx context.Context, tx resource.Tx, by resource.Caller, doc *r
 	old, err := tx.Get(ctx, doc.ID)
 	if err == nil || errors.Is(err, resource.ErrUnknown) {
 		if err := mayJoinGroup(ctx, tx, by, doc.ID, objectAt(old.Body, "properties"), objectAt(doc.Body, "properties")); err != nil {
+			return err
+		}
+		if err := underGroup(ctx, tx, doc.ID, objectAt(old.Body, "properties"), objectAt(doc.Body, "properties")); err != nil {
 			return err
 		}
 	}

@@ -4,11 +4,42 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"cove.example/cove/arm"
 	"cove.example/cove/fault"
 	"cove.example/cove/resource"
 )
+
+// Attached is how a network exists: AttachedOverlay, AttachedHost or
+// AttachedProxy.
+func (m *Map) Attached(vnet arm.ID) string {
+	if m.cfg.Attached == nil {
+		return AttachedOverlay
+	}
+	return m.cfg.Attached(vnet)
+}
+
+// Leading are the private endpoints that a network (arm.ID.Key) reaches and
+// that lead to a registry, by an address of each: the approved ones first, then
+// by their ids.
+func (m *Map) Leading(network string, registry arm.ID) []*Endpoint {
+	var out []*Endpoint
+	if s := (*m.table.Load())[network]; s != nil {
+		for _, e := range s.private {
+			if e.Registry.Equal(registry) {
+				out = append(out, e)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *Endpoint) int {
+		if (a.State == Approved) != (b.State == Approved) {
+			return map[bool]int{true: -1, false: 1}[a.State == Approved]
+		}
+		return strings.Compare(a.ID.Key(), b.ID.Key())
+	})
+	return out
+}
 
 // SupposedMember is a machine of that kind in a subnet, as the data path would
 // see it: the first that there is, else one that nobody has joined, at the

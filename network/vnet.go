@@ -91,6 +91,9 @@ func (cfg Config) putVirtualNetwork(ctx context.Context, tx resource.Tx, c *reso
 			return err
 		}
 	}
+	if err := samePeerings(ctx, tx, c); err != nil {
+		return err
+	}
 	if c.Old != nil {
 		if err := keepsPeers(ctx, tx, *c.New); err != nil {
 			return err
@@ -155,16 +158,7 @@ func showVirtualNetwork(ctx context.Context, r resource.Reader, doc resource.Doc
 	if err != nil {
 		return err
 	}
-	// In the order in which they were last listed; those made since follow.
-	order := listAt(doc.Body, "cove", "subnets")
-	place := func(d resource.Doc) int {
-		i := slices.IndexFunc(order, func(name any) bool { s, _ := name.(string); return strings.EqualFold(s, d.ID.Name()) })
-		if i < 0 {
-			return len(order)
-		}
-		return i
-	}
-	slices.SortStableFunc(subnets, func(a, b resource.Doc) int { return cmp.Compare(place(a), place(b)) })
+	asListed(doc, "subnets", subnets)
 	inline := make([]any, len(subnets))
 	for i, s := range subnets {
 		o := resource.Clone(s.Body)
@@ -181,6 +175,31 @@ func showVirtualNetwork(ctx context.Context, r resource.Reader, doc resource.Doc
 	}
 	set(body, peerings, "properties", "virtualNetworkPeerings")
 	return nil
+}
+
+// inlineBody is the body of a child that stands inside another's: what was sent,
+// without what names the child and what callers cannot set.
+func inlineBody(sent resource.Object, readOnly []string) resource.Object {
+	body := resource.Clone(sent)
+	for _, path := range slices.Concat([]string{"id", "name", "type", "etag"}, readOnly) {
+		resource.Remove(body, path)
+	}
+	return body
+}
+
+// asListed puts children that stand inside a resource's body in the order in
+// which they were last sent there; those made since, or by themselves, follow.
+// What a client sends, it gets back in its order.
+func asListed(doc resource.Doc, key string, children []resource.Doc) {
+	order := listAt(doc.Body, "cove", key)
+	place := func(d resource.Doc) int {
+		i := slices.IndexFunc(order, func(name any) bool { s, _ := name.(string); return strings.EqualFold(s, d.ID.Name()) })
+		if i < 0 {
+			return len(order)
+		}
+		return i
+	}
+	slices.SortStableFunc(children, func(a, b resource.Doc) int { return cmp.Compare(place(a), place(b)) })
 }
 
 func sameBody(a, b resource.Object) bool { return reflect.DeepEqual(a, b) }

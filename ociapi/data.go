@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cove.example/cove/access"
+	"cove.example/cove/reason"
 	"cove.example/cove/registry"
 )
 
@@ -54,6 +55,7 @@ func (s *Server) data(x *exchange, v access.Verdict) error {
 		return v.Err()
 	}
 	x.key.Registry, x.key.Repo = v.Registry.UID, x.call.Repo
+	defer s.attend(x, v.Ask)()
 	return rows[x.call.Kind].serve(s, x)
 }
 
@@ -74,7 +76,7 @@ func (s *Server) redirect(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	scheme, host := "https://", nearest(v.Registry, x.ev.Host)
+	scheme, host := "https://", s.nearest(v.Registry, x.ev.Host)
 	if port := s.ownPort(x); port != "" {
 		scheme, host = "http://", net.JoinHostPort(host, port)
 	}
@@ -93,12 +95,20 @@ func (x *exchange) away() bool {
 }
 
 // nearest is the data host of the region that the caller came to: the one in
-// the name of a regional endpoint, else the registry's home, which is first.
-func nearest(r *registry.Settings, host string) string {
-	name, rest, _ := strings.Cut(host, ".")
-	if region, suffix, ok := strings.Cut(rest, ".geo."); ok {
-		if near := name + "." + region + ".data." + suffix; slices.Contains(r.DataHosts, near) {
-			return near
+// the name of a regional endpoint, else the one that the global name leads to
+// now. Where that has none it is the registry's home, which is first.
+func (s *Server) nearest(r *registry.Settings, host string) string {
+	region := ""
+	if s.Route != nil {
+		region = s.Route(r.Routed)
+	}
+	_, rest, _ := strings.Cut(host, ".")
+	if named, _, ok := strings.Cut(rest, ".geo."); ok && slices.Contains(r.RegionalHosts, host) {
+		region = named
+	}
+	for _, h := range r.DataHosts {
+		if labels := strings.SplitN(h, ".", 3); len(labels) == 3 && labels[1] == region {
+			return h
 		}
 	}
 	return r.DataHosts[0]
@@ -135,7 +145,7 @@ func storage(err error, id string, now time.Time) (storageError, bool) {
 		Code: "AuthenticationFailed", status: http.StatusForbidden,
 		Message: "Server failed to authenticate the request. Make sure the value of Authorization header is formed correctly including the signature.",
 	}
-	if refused.Verdict.Reason == string(access.ForeignCredential) {
+	if refused.Verdict.Reason == string(reason.ForeignCredential) {
 		e.Code, e.status = "InvalidAuthenticationInfo", http.StatusBadRequest
 		e.Message = "Authentication information is not given in the correct format. Check the value of Authorization header."
 	}

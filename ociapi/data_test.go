@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,8 @@ func dataSite(t *testing.T) (s *loginSite, basic string) {
 func (s *loginSite) set(fn func(*registry.Settings)) {
 	next := *s.registry.Settings
 	fn(&next)
+	s.registry.mu.Lock()
+	defer s.registry.mu.Unlock()
 	s.registry.Settings = &next
 }
 
@@ -190,6 +193,10 @@ func TestLinksEndWithWhatTheyStandOn(t *testing.T) {
 			s.set(func(r *registry.Settings) { r.UID = "uid-of-a-new-harbor" })
 			return nil
 		}, 403, "<Code>AuthenticationFailed</Code>"},
+		"the permission mode that it was made in": {func(s *loginSite, _ oci.Digest) error {
+			s.set(func(r *registry.Settings) { r.Mode = registry.AbacMode })
+			return nil
+		}, 403, "<Code>AuthenticationFailed</Code>"},
 		"reading": {func(s *loginSite, _ oci.Digest) error {
 			return s.api.Content.LockRepository(t.Context(), key, content.NoRead, 0)
 		}, 405, "REGISTRY_DISALLOWED_OPERATION"},
@@ -223,18 +230,34 @@ func TestLinksEndWithWhatTheyStandOn(t *testing.T) {
 }
 
 // row:4 A replicated registry has a data host in each region; the one of the
-// region that was asked answers.
+// region that was asked answers, for the global name the one that it is routed
+// to.
 func TestNearestDataHost(t *testing.T) {
-	r := &registry.Settings{DataHosts: []string{"harbor.local.data.cr.cove.internal", "harbor.eastus.data.cr.cove.internal"}}
-	for host, want := range map[string]string{
-		"harbor.cr.cove.internal":               r.DataHosts[0],
-		"harbor.local.geo.cr.cove.internal":     r.DataHosts[0],
-		"harbor.eastus.geo.cr.cove.internal":    r.DataHosts[1],
-		"harbor.elsewhere.geo.cr.cove.internal": r.DataHosts[0],
-		"mcr.microsoft.com":                     r.DataHosts[0],
+	r := &registry.Settings{
+		DataHosts:     []string{"harbor.local.data.cr.cove.internal", "harbor.eastus.data.cr.cove.internal"},
+		RegionalHosts: []string{"harbor.local.geo.cr.cove.internal", "harbor.eastus.geo.cr.cove.internal"},
+		Routed:        []string{"local", "eastus"},
+	}
+	for _, c := range []struct{ host, routed, want string }{
+		{"harbor.cr.cove.internal", "local", r.DataHosts[0]},
+		{"harbor.cr.cove.internal", "eastus", r.DataHosts[1]},
+		{"harbor.cr.cove.internal", "", r.DataHosts[0]},
+		{"harbor.local.geo.cr.cove.internal", "eastus", r.DataHosts[0]},
+		{"harbor.eastus.geo.cr.cove.internal", "local", r.DataHosts[1]},
+		{"harbor.elsewhere.geo.cr.cove.internal", "local", r.DataHosts[0]},
+		{"mcr.microsoft.com", "eastus", r.DataHosts[1]},
 	} {
-		if got := nearest(r, host); got != want {
-			t.Errorf("for %s: %s", host, got)
+		s := &Server{Route: func(regions []string) string {
+			if !slices.Equal(regions, r.Routed) {
+				t.Errorf("asked about %v", regions)
+			}
+			return c.routed
+		}}
+		if got := s.nearest(r, c.host); got != c.want {
+			t.Errorf("for %s, routed to %q: %s", c.host, c.routed, got)
 		}
+	}
+	if got := new(Server).nearest(r, "harbor.cr.cove.internal"); got != r.DataHosts[0] {
+		t.Errorf("without routing: %s", got)
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"cove.example/cove/content"
 	"cove.example/cove/fault"
 	"cove.example/cove/oci"
+	"cove.example/cove/reason"
 )
 
 // sentinels returns the exported Err… variables of a package's folder.
@@ -201,7 +202,7 @@ func TestTheChallenge(t *testing.T) {
 	}
 	events := s.log.take()
 	if len(events) != 1 || events[0].ID != id || events[0].Table != "LoginEvents" || events[0].Operation != "Login" || events[0].Status != 401 ||
-		events[0].Host != loginServer || events[0].CallerIP != "127.0.0.1" || events[0].Reason != string(access.NoCredential) || len(events[0].Detail) == 0 {
+		events[0].Host != loginServer || events[0].CallerIP != "127.0.0.1" || events[0].Reason != string(reason.NoCredential) || len(events[0].Detail) == 0 {
 		t.Errorf("recorded: %+v", events)
 	}
 	if again := s.do("GET", "/v2/", nil).Header.Get("X-Ms-Correlation-Request-Id"); again == id {
@@ -295,7 +296,7 @@ func TestTheNetworksNo(t *testing.T) {
 // A guard that cannot find out refuses, and says so as what it is.
 func TestNoDecisionIsARefusal(t *testing.T) {
 	s := newSite(t, func(a access.Ask) access.Verdict {
-		return access.Verdict{Refusal: access.Unavailable, Reason: string(access.CannotDecide), Public: "the registry cannot decide about this request now, try again."}
+		return access.Verdict{Refusal: access.Unavailable, Reason: string(reason.CannotDecide), Public: "the registry cannot decide about this request now, try again."}
 	})
 	r := s.do("GET", "/v2/", nil)
 	if r.StatusCode != 503 || r.Header.Get("Retry-After") == "" || !strings.Contains(r.body, "cannot decide") {

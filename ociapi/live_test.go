@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -22,6 +23,7 @@ import (
 	"cove.example/cove/content/disk"
 	"cove.example/cove/link"
 	"cove.example/cove/oci"
+	"cove.example/cove/reason"
 	"cove.example/cove/registry"
 	"cove.example/cove/store"
 	"cove.example/cove/storetest"
@@ -47,6 +49,10 @@ type records struct {
 }
 
 func (r *records) Record(e audit.Event) {
+	if e.Decision != nil { // as a log does when it keeps the event
+		e.Detail, _ = json.Marshal(e.Decision)
+		e.Decision = nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.list = append(r.list, e)
@@ -158,14 +164,14 @@ func everybody(access.Ask) access.Verdict {
 // noOne is refused by the network.
 func noOne(a access.Ask) access.Verdict {
 	return access.Verdict{
-		Refusal: access.Network, Reason: string(access.NoRule), Registry: harbor,
+		Refusal: access.Network, Reason: string(reason.NoRule), Registry: harbor,
 		Public: "client with IP '" + a.Origin.Remote.Addr().String() + "' is not allowed access. Refer https://aka.ms/acr/firewall to grant access. CorrelationId: " + a.ID,
 	}
 }
 
 // byScope lets in who writes the scopes down as a credential, and nobody else.
 func byScope(a access.Ask) access.Verdict {
-	v := access.Verdict{Registry: harbor, Refusal: access.Unauthenticated, Reason: string(access.NoCredential)}
+	v := access.Verdict{Registry: harbor, Refusal: access.Unauthenticated, Reason: string(reason.NoCredential)}
 	v.Public = "authentication required, visit https://aka.ms/acr/authorization for more information."
 	v.Challenge = `Bearer realm="https://` + loginServer + `/oauth2/token",service="` + loginServer + `"`
 	held, ok := strings.CutPrefix(a.Authority, "Bearer ")
@@ -174,7 +180,7 @@ func byScope(a access.Ask) access.Verdict {
 	}
 	for _, w := range a.Want {
 		if !strings.Contains(held, w.String()) {
-			v.Refusal, v.Reason = access.Permission, string(access.TokenScopeTooSmall)
+			v.Refusal, v.Reason = access.Permission, string(reason.TokenScopeTooSmall)
 			return v
 		}
 	}

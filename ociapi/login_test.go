@@ -38,6 +38,8 @@ const (
 type realm struct {
 	*site
 	docs   *resource.Service
+	conf   registry.Config
+	keys   *store.Keys
 	ident  *store.Identity
 	guard  *access.Guard
 	id     string
@@ -76,7 +78,8 @@ func newRealm(t testing.TB, db *store.DB) *realm {
 	rand.Read(key)
 	box, err := seal.New(key)
 	r.fatal(err)
-	keys, err := token.OpenKeys(t.Context(), store.NewKeys(db), box, r.time)
+	r.keys = store.NewKeys(db)
+	keys, err := token.OpenKeys(t.Context(), r.keys, box, r.time)
 	r.fatal(err)
 
 	secret, cred := directory.NewSecret("ci", r.now, 365*24*time.Hour)
@@ -90,6 +93,7 @@ func newRealm(t testing.TB, db *store.DB) *realm {
 	r.fatal(err)
 
 	c := registry.Config{Suffix: "cr.cove.internal", Sealer: box, Now: r.time}
+	r.conf = c
 	r.docs, err = resource.New(resource.Config{
 		Store: docs, Locations: []string{"local"}, Now: r.time,
 		Types: []resource.Type{registry.Type(c), registry.ScopeMaps(), registry.Tokens(c), {Name: registry.TypeConnection}},
@@ -545,6 +549,8 @@ func TestTheRegistryAudienceOnly(t *testing.T) {
 
 // A switch of the permission mode ends every credential that was issued
 // before, whoever holds it and whatever roles they have in the new one.
+//
+// Published failure 9.
 func TestAModeSwitchEndsTokens(t *testing.T) {
 	r := newRealm(t, storetest.Open(t, storetest.SQLite(t)))
 	r.patch(r.id, `{"properties":{"adminUserEnabled":true,"anonymousPullEnabled":true}}`)
@@ -623,6 +629,8 @@ func TestGuessing(t *testing.T) {
 
 // Published failure 14: each kind of token is tried in each place, and opens
 // its own and no other.
+//
+// Published failure 43.
 func TestEachTokenInEachPlace(t *testing.T) {
 	r := newRealm(t, storetest.Open(t, storetest.SQLite(t)))
 	password := r.robot("repositories/*/content/read")[0]
@@ -646,6 +654,13 @@ func TestEachTokenInEachPlace(t *testing.T) {
 	downloads, err := r.guard.Tokens.SignLink(token.Link{Registry: settings.UID, Repository: "other", Digest: "sha256:" + strings.Repeat("0", 64), Holder: token.Holder{Kind: access.KindServicePrincipal, ObjectID: r.client.ObjectID, Tenant: r.client.Tenant}})
 	r.fatal(err)
 	_, downloads, _ = strings.Cut(downloads, "=")
+
+	managed, _, err := r.guard.Tokens.MintPrincipal(token.PrincipalClaims{ // as the metadata service gives it: bought with no credential
+		Audience: managementAudience, ObjectID: r.client.ObjectID, Tenant: r.client.Tenant, AppID: r.client.AppID, AppACR: "2", Managed: "/subscriptions/s/m",
+	})
+	r.fatal(err)
+	session, err := r.guard.Tokens.MintSession(token.Session{Client: "az", ObjectID: r.client.ObjectID, Tenant: r.client.Tenant})
+	r.fatal(err)
 
 	const zero = "00000000-0000-0000-0000-000000000000"
 	arm := &access.ARM{Tokens: r.guard.Tokens, Directory: r.guard.Directory, Roles: r.guard.Roles, Audiences: []string{managementAudience}}
@@ -677,6 +692,8 @@ func TestEachTokenInEachPlace(t *testing.T) {
 	for name, c := range map[string]struct{ raw, opens string }{
 		"of the issuer, for management":          {issuer(managementAudience), "management, exchange"},
 		"of the issuer, for registries":          {issuer(registryAudience), "exchange"},
+		"of a managed identity":                  {managed, "management, exchange"},
+		"a person's refresh token":               {session, ""},
 		"of the issuer, for graph":               {issuer("https://graph.cove.internal"), "graph"},
 		"of the issuer, for the registry":        {issuer("https://" + loginServer), ""},
 		"a refresh token":                        {refresh, "refresh, zero"},

@@ -99,5 +99,5 @@ func (x *exchange) note(operation string) {
 }
 
 func (x *exchange) found(m content.Manifest) {
-	x.ev.Digest, x.ev.MediaType, x.ev.Size = m.Digest.String(), m.MediaType, m.Size
+	x.ev.Digest, x.ev.MediaType, x.ev.ArtifactType, x.ev.Size = m.Digest.String(), m.MediaType, m.ArtifactType, m.Size
 }

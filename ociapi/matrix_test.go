@@ -60,6 +60,8 @@ var challenged = regexp.MustCompile(`scope="([^"]+)"`)
 // the way that clients take: the challenge, a token for what it names, the
 // request again. A route without a line here fails, so that none is added
 // without a decision about who may.
+//
+// Published failure 16.
 func TestRoutesAndPrincipals(t *testing.T) {
 	for _, who := range []struct{ name, role string }{
 		{"nobody", ""},

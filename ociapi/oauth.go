@@ -21,10 +21,12 @@ type TokenService interface {
 	// all; it looks at no credential.
 	CheckNetwork(ctx context.Context, a access.Ask) access.Verdict
 	// Token issues an access token, Exchange a refresh token for an access
-	// token of the issuer. A no is in the verdict; the error is for a request
-	// that can never succeed.
+	// token of the issuer, ExchangeSession for a person's refresh token of the
+	// issuer, with an access token or ("") without. A no is in the verdict; the
+	// error is for a request that can never succeed.
 	Token(ctx context.Context, a access.Ask, g access.Grant) (access.Issued, access.Verdict, error)
 	Exchange(ctx context.Context, a access.Ask, service, tenant string, raw access.Secret) (access.Secret, access.Verdict, error)
+	ExchangeSession(ctx context.Context, a access.Ask, service, tenant string, raw, refresh access.Secret) (access.Secret, access.Verdict, error)
 }
 
 var _ TokenService = (*access.Guard)(nil)
@@ -102,22 +104,44 @@ func (s *Server) oauth(x *exchange) error {
 	return errNoRoute // ACR: 404, not 405
 }
 
+// exchanges are the grants of an exchange (source: the documentation of Azure
+// Container Registry, which deprecates all but the first).
+var exchanges = map[string]struct {
+	access, refresh bool
+	say             string
+}{
+	"access_token":               {true, false, "service and access_token are required"},
+	"access_token_refresh_token": {true, true, "service, access_token and refresh_token are required"},
+	"refresh_token":              {false, true, "service and refresh_token are required"},
+}
+
 func (s *Server) exchange(x *exchange, ask access.Ask) error {
 	form, err := readForm(x)
 	if err != nil {
 		return err
 	}
 	f := fields{form: form}
-	grant, service, tenant, raw := f.one("grant_type"), f.one("service"), f.one("tenant"), f.one("access_token")
+	grant, service, tenant := f.one("grant_type"), f.one("service"), f.one("tenant")
+	raw, session := access.Secret(f.one("access_token")), access.Secret(f.one("refresh_token"))
+	needs, ok := exchanges[grant]
 	switch {
 	case f.err != nil:
 		return f.err
-	case grant != "access_token" && grant != "access_token_refresh_token":
+	case !ok:
 		return errGrant
-	case service == "" || raw == "":
-		return fault.Newf(fault.Invalid, "service and access_token are required")
+	case service == "" || needs.access && raw == "" || needs.refresh && session == "":
+		return fault.Newf(fault.Invalid, "%s", needs.say)
 	}
-	refresh, v, err := s.Tokens.Exchange(x.r.Context(), ask, service, tenant, access.Secret(raw))
+	var refresh access.Secret
+	var v access.Verdict
+	switch {
+	case !needs.refresh:
+		refresh, v, err = s.Tokens.Exchange(x.r.Context(), ask, service, tenant, raw)
+	case !needs.access:
+		refresh, v, err = s.Tokens.ExchangeSession(x.r.Context(), ask, service, tenant, "", session)
+	default:
+		refresh, v, err = s.Tokens.ExchangeSession(x.r.Context(), ask, service, tenant, raw, session)
+	}
 	x.ev.verdict = v
 	if err != nil || !v.Allow {
 		return noBefore(v.Err(), err)

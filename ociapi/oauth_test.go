@@ -7,8 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +20,7 @@ import (
 	"cove.example/cove/arm"
 	"cove.example/cove/audit"
 	"cove.example/cove/directory"
+	"cove.example/cove/link"
 	"cove.example/cove/policy"
 	"cove.example/cove/registry"
 	"cove.example/cove/seal"
@@ -26,9 +30,14 @@ import (
 )
 
 // oneRegistry is a Lookup of harbor, under its login server and data host.
-type oneRegistry struct{ *registry.Settings }
+type oneRegistry struct {
+	mu sync.Mutex // over a change of the settings, and a question
+	*registry.Settings
+}
 
 func (o *oneRegistry) ByHost(_ context.Context, host string) (*registry.Settings, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if host == loginServer || host == dataHost {
 		return o.Settings, nil
 	}
@@ -58,7 +67,7 @@ func newLoginSite(t *testing.T) *loginSite {
 
 // newLoginSiteAs is a site whose service principal has a role on harbor, or
 // none.
-func newLoginSiteAs(t *testing.T, role string) *loginSite {
+func newLoginSiteAs(t testing.TB, role string) *loginSite {
 	t.Helper()
 	fatal := func(err error) {
 		t.Helper()
@@ -94,7 +103,7 @@ func newLoginSiteAs(t *testing.T, role string) *loginSite {
 		fatal(policy.Grant(t.Context(), docs, c.ObjectID, role, settings.ID))
 	}
 
-	s := &loginSite{site: newSite(t, everybody), registry: &oneRegistry{settings}, client: c, secret: secret.Reveal(), ahead: ahead}
+	s := &loginSite{site: newSite(t, everybody), registry: &oneRegistry{Settings: settings}, client: c, secret: secret.Reveal(), ahead: ahead}
 	s.guard = &access.Guard{
 		Now:        now,
 		Registries: s.registry, Directory: directory.New(ident, nil), Roles: policy.NewRoles(docs),
@@ -212,7 +221,14 @@ func TestTokenEndpointRefusals(t *testing.T) {
 		{"exchange for nobody", s.post("/oauth2/exchange", exchange[:4]...), 400, "service and access_token are required"},
 		{"exchange without service", s.post("/oauth2/exchange", "grant_type", "access_token", "access_token", "x"), 400, "service and access_token are required"},
 		{"exchange elsewhere", s.post("/oauth2/exchange", "grant_type", "access_token", "service", "quay", "access_token", s.entra()), 401, "authentication required"},
-		{"exchange of a deprecated kind", s.post("/oauth2/exchange", "grant_type", "refresh_token", "service", loginServer, "refresh_token", "x"), 400, "the grant_type is not supported"},
+		{"exchange of a refresh token that is none", s.post("/oauth2/exchange", "grant_type", "refresh_token", "service", loginServer, "refresh_token", "x"), 401, "authentication required"},
+		{"exchange of no refresh token", s.post("/oauth2/exchange", "grant_type", "refresh_token", "service", loginServer, "access_token", s.entra()), 400, "service and refresh_token are required"},
+		{"exchange of one token of two", s.post("/oauth2/exchange", "grant_type", "access_token_refresh_token", "service", loginServer, "access_token", s.entra()), 400, "service, access_token and refresh_token are required"},
+		{"exchange of two tokens, one of which is none", s.post("/oauth2/exchange", "grant_type", "access_token_refresh_token", "service", loginServer, "access_token", s.entra(), "refresh_token", "x"), 401, "authentication required"},
+		{"exchange of a password", s.post("/oauth2/exchange", "grant_type", "password", "service", loginServer, "username", s.client.AppID, "password", s.secret), 400, "the grant_type is not supported"},
+		{"exchange of nothing named", s.post("/oauth2/exchange", "service", loginServer, "access_token", s.entra()), 400, "the grant_type is not supported"},
+		{"a token for an access token", s.post("/oauth2/token", "grant_type", "access_token", "service", loginServer, "access_token", s.entra()), 400, "the grant_type is not supported"},
+		{"two refresh tokens", s.post("/oauth2/exchange", "grant_type", "refresh_token", "service", loginServer, "refresh_token", "x", "refresh_token", "y"), 400, "the parameter refresh_token is given more than once"},
 		{"two tenants", s.post("/oauth2/exchange", with(exchange, "tenant", "a", "tenant", "b")...), 400, "the parameter tenant is given more than once"},
 		{"a form of 65 KiB", s.post("/oauth2/token", with(pass, strings.Repeat("x", 65<<10))...), 413, "the form is larger than 64 KiB"},
 		{"a body that is JSON", s.do(http.MethodPost, "/oauth2/token", strings.NewReader(`{"grant_type":"password"}`), "Content-Type", "application/json"), 400, "the body is not a form"},
@@ -284,6 +300,16 @@ func TestLoginEvents(t *testing.T) {
 		t.Fatalf("%d events, not %d", len(events), len(want))
 	}
 	secrets := []string{s.secret, raw, adminPassword, "canary", good.field("access_token"), refresh.field("refresh_token")}
+	for i, raw := range []string{good.field("access_token"), refresh.field("refresh_token")} {
+		if got := events[i].TokenID(); got == "" || got != jti(t, raw) {
+			t.Errorf("event %d is of the token %q, not %q", i, got, jti(t, raw))
+		}
+	}
+	for i := range events {
+		if i != 0 && i != 1 && i != 4 && events[i].TokenID() != "" {
+			t.Errorf("event %d is of the token %q", i, events[i].TokenID())
+		}
+	}
 	for i, e := range events {
 		if e.Table != "LoginEvents" || e.Status != want[i].status || e.Identity != want[i].identity || e.Reason != want[i].reason || e.Registry != s.registry.ID.Key() {
 			t.Errorf("event %d: %+v", i, e)
@@ -295,6 +321,49 @@ func TestLoginEvents(t *testing.T) {
 	}
 }
 
+func jti(t *testing.T, raw string) string {
+	t.Helper()
+	body, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[1])
+	var c struct{ JTI string }
+	if err == nil {
+		err = json.Unmarshal(body, &c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.JTI
+}
+
+// A refusal at a resource is an event of the token that was shown, as long as
+// it is one of ours: one that has ended or is for something else, and never
+// what a stranger has written into another.
+func TestRefusalsNameTheirToken(t *testing.T) {
+	s := newLoginSite(t)
+	raw := s.do(http.MethodGet, "/oauth2/token?scope=repository:team/app:pull", nil, "Authorization", header(s.client.AppID, s.secret)).field("access_token")
+	parts := strings.Split(raw, ".")
+	body, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(strings.Replace(string(body), jti(t, raw), "11111111-2222-4333-8444-555555555555", 1))) + "." + parts[2]
+	for _, c := range []struct{ name, raw, want string }{
+		{"for less", raw, jti(t, raw)},
+		{"forged", forged, ""},
+		{"ended", raw, jti(t, raw)},
+	} {
+		if c.name == "ended" {
+			s.later(2 * time.Hour)
+		}
+		s.log.take()
+		if r := s.do(http.MethodPost, "/v2/team/app/blobs/uploads/", nil, "Authorization", "Bearer "+c.raw); r.StatusCode != 401 {
+			t.Fatal(r.StatusCode)
+		}
+		if e := s.log.take(); len(e) != 1 || e[0].TokenID() != c.want {
+			t.Errorf("%s: %d events, %q", c.name, len(e), e[0].TokenID())
+		}
+	}
+}
+
 func noSecret(t *testing.T, e audit.Event, secrets []string) {
 	t.Helper()
 	text := fmt.Sprintf("%+v %s", e, e.Detail)
@@ -303,4 +372,33 @@ func noSecret(t *testing.T, e audit.Event, secrets []string) {
 			t.Errorf("a secret is in the event %s", text)
 		}
 	}
+}
+
+// Whatever stands in a request for tokens, and whichever way it is sent: the
+// answer is one of ours, and is a token only for who has shown the secret.
+func FuzzTokenRequest(f *testing.F) {
+	s := newLoginSiteAs(f, policy.RoleAcrPull)
+	for _, seed := range []string{
+		"grant_type=password&service=" + loginServer + "&username=harbor&password=x&scope=repository:a:pull",
+		"grant_type=refresh_token&refresh_token=a.b.c&scope=repository:*:*%20registry:catalog:*",
+		"grant_type=access_token&service=" + loginServer + "&access_token=a.b.c&tenant=t",
+		"grant_type=access_token_refresh_token&access_token=a&refresh_token=b", "scope=repository:%00:pull", "scope=&scope=:&scope=::", "a=%zz", "grant_type=&grant_type=", ";", "%",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, form string) {
+		for _, target := range []string{"/oauth2/token", "/oauth2/exchange"} {
+			w := httptest.NewRecorder()
+			r := httptest.NewRequest(http.MethodPost, "https://"+loginServer+target, strings.NewReader(form))
+			r.RequestURI = target
+			r = r.WithContext(link.With(r.Context(), link.Origin{Remote: netip.MustParseAddrPort("203.0.113.9:40000")}))
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			s.api.ServeHTTP(w, r)
+			switch w.Code {
+			case 400, 401, 413:
+			default:
+				t.Errorf("%s with %q: %d %s", target, form, w.Code, w.Body)
+			}
+		}
+	})
 }

@@ -200,6 +200,8 @@ func TestMethodsThatAPathDoesNotHave(t *testing.T) {
 }
 
 // Every kind of call says what it needs and has somebody who answers it.
+//
+// Published failure 49.
 func TestEveryKindHasARow(t *testing.T) {
 	app := Call{Repo: repo(t, "app"), From: repo(t, "lib")}
 	for k := NoCall; k < kinds; k++ {

@@ -10,6 +10,7 @@ package ociapi
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -22,6 +23,7 @@ import (
 	"cove.example/cove/content"
 	"cove.example/cove/link"
 	"cove.example/cove/oci"
+	"cove.example/cove/reason"
 )
 
 // Guard is the one decision. access.Guard implements it.
@@ -48,7 +50,13 @@ type Server struct {
 	Now     func() time.Time
 	// Room fails with oci.ErrDisallowed where a registry may hold no more; nil
 	// is no limit.
-	Room      func(ctx context.Context, uid, sku string) error
+	Room func(ctx context.Context, uid, sku string) error
+	// Route is the region that a global name leads to, of those that it may
+	// lead to; nil is the home.
+	Route func(regions []string) string
+	// Attend is how often a transfer that is under way is decided again; 0 is
+	// every five seconds.
+	Attend    time.Duration
 	PlainHTTP bool          // without TLS of our own: no Strict-Transport-Security
 	Rates     *access.Rates // nil: no rate limits
 	Failures  *slog.Logger  // causes of 500s; nil is slog.Default
@@ -124,6 +132,12 @@ func (s *Server) serve(x *exchange) error {
 		Operation: call.Kind.String(),
 		UserAgent: x.ev.UserAgent,
 	}
+	if call.Kind == ManifestDelete && !call.Reference.Digest.IsZero() {
+		ask.Referrer = func(ctx context.Context, uid string) bool {
+			m, err := s.Content.Manifest(ctx, content.Key{Registry: uid, Repo: x.call.Repo}, x.call.Reference)
+			return err == nil && !m.Subject.IsZero()
+		}
+	}
 	if v, ours := s.askData(x, ask); ours {
 		return s.data(x, v)
 	}
@@ -151,7 +165,10 @@ func (s *Server) serve(x *exchange) error {
 		}
 	}
 	x.key = content.Key{Registry: v.Registry.UID, Repo: x.call.Repo}
-	return rows[x.call.Kind].serve(s, x)
+	defer s.attend(x, ask)()
+	err := rows[x.call.Kind].serve(s, x)
+	x.ev.locked = errors.Is(err, oci.ErrDisallowed)
+	return err
 }
 
 // growing are the calls with which a registry gets larger. Those that go on
@@ -185,6 +202,7 @@ type event struct {
 	verdict access.Verdict
 
 	undecided bool // the answer is about the request's text, not its sender
+	locked    bool // the decision allowed it, and a lock forbade it
 }
 
 func (s *Server) open(r *http.Request) *event {
@@ -212,8 +230,14 @@ func (s *Server) observe(x *exchange) {
 	}
 	v := ev.verdict
 	ev.Identity, ev.Tenant = v.Identity.Name, v.Identity.Tenant
-	ev.Reason, ev.Detail = v.Reason, access.Detail(v)
+	ev.Reason, ev.Decision = v.Reason, access.Kept(&v)
 	ev.Repository = ev.call.Repo.String()
+	if ev.locked {
+		ev.Reason = string(reason.LockForbids)
+		if ref := ev.call.Reference; ev.Tag == "" && ev.Digest == "" {
+			ev.Tag, ev.Digest = ref.Tag.String(), ref.Digest.String()
+		}
+	}
 	if v.Registry != nil {
 		ev.Registry, ev.Region = v.Registry.ID.Key(), v.Registry.Location
 	}

@@ -78,7 +78,7 @@ var more = []string{
 }
 
 // The resolver answers every name with the canary's own address, as the C
-// library answers 127.1.
+// library answers 127.1 (docs/published-failures.md, failure 24).
 func TestNoSpellingOfAnInnerAddressIsDialled(t *testing.T) {
 	at, reached := canary(t)
 	d := outbound.New(outbound.Config{Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
@@ -130,7 +130,8 @@ func lookup(list ...string) func(context.Context, string) ([]netip.Addr, error) 
 	}
 }
 
-// An answer that mixes a public and an inner address is refused whole.
+// An answer that mixes a public and an inner address is refused whole
+// (docs/published-failures.md, failure 24).
 func TestOneInnerAddressSpoilsTheAnswer(t *testing.T) {
 	at, reached := canary(t)
 	for _, answer := range [][]string{
@@ -152,7 +153,8 @@ func TestOneInnerAddressSpoilsTheAnswer(t *testing.T) {
 }
 
 // The name is asked for once: what is dialled is the address that was checked,
-// whatever the name means a moment later.
+// whatever the name means a moment later (docs/published-failures.md,
+// failure 24).
 func TestANameThatChangesIsDialledAsItWasChecked(t *testing.T) {
 	public := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "public") }))
 	defer public.Close()

@@ -30,6 +30,7 @@ const TypeDefinitions = "Microsoft.Authorization/roleDefinitions"
 // programs look for them.
 var (
 	ErrAssigned      = fault.Coded(fault.Conflict, "RoleAssignmentExists", "The role assignment already exists.")
+	ErrNotAssigned   = fault.Coded(fault.NotFound, "RoleAssignmentNotFound", "the role assignment was not found")
 	ErrNoPrincipal   = fault.Coded(fault.Invalid, "PrincipalNotFound", "the principal does not exist in the directory")
 	ErrPrincipalType = fault.Coded(fault.Invalid, "UnmatchedPrincipalType", "the principal is of another type")
 )
@@ -42,6 +43,7 @@ type TypeOf func(ctx context.Context, objectID string) (string, error)
 func Assignments(typeOf TypeOf) resource.Type {
 	return resource.Type{
 		Name:      TypeAssignments,
+		Missing:   ErrNotAssigned,
 		Extension: true,
 		Prepare: func(ctx context.Context, id arm.ID, body resource.Object) error {
 			return prepareAssignment(ctx, typeOf, id, body)
@@ -123,13 +125,13 @@ func prepareAssignment(ctx context.Context, typeOf TypeOf, id arm.ID, body resou
 	principal = strings.ToLower(principal)
 	kind, err := typeOf(ctx, principal)
 	if fault.Is(err, fault.NotFound) {
-		return ErrNoPrincipal.Detail("Principal %s does not exist in the directory. Check that you have the correct principal ID: a service principal's object id, which is not its client id and not its application's.", principal)
+		return fault.At("properties.principalId", ErrNoPrincipal.Detail("Principal %s does not exist in the directory. Check that you have the correct principal ID: a service principal's object id, which is not its client id and not its application's.", principal))
 	}
 	if err != nil {
 		return err
 	}
 	if given, _ := p["principalType"].(string); given != "" && !strings.EqualFold(given, kind) {
-		return ErrPrincipalType.Detail("The PrincipalId '%s' has type '%s', which is different from specified PrincipalType '%s'.", principal, kind, clip(given))
+		return fault.At("properties.principalType", ErrPrincipalType.Detail("The PrincipalId '%s' has type '%s', which is different from specified PrincipalType '%s'.", principal, kind, clip(given)))
 	}
 	p["principalId"], p["principalType"] = principal, kind
 	return nil

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"strings"
 
 	"cove.example/cove/condition"
 	"cove.example/cove/fault"
@@ -79,4 +80,14 @@ func conditionFits(doc *resource.Doc, role *Role) []fault.Field {
 		return []fault.Field{{Path: pathCondition, Message: fmt.Sprintf("ABAC unsupported: %s lists all repositories or none, and takes no condition", role.Name)}}
 	}
 	return []fault.Field{{Path: pathCondition, Message: fmt.Sprintf("%s has no data action on repositories, which are what a condition is about", role.Name)}}
+}
+
+// OnlyRepository is the condition under which an assignment counts for one
+// repository, or with /* at its end for those below a name.
+func OnlyRepository(name string) string {
+	const attribute = "@Request[Microsoft.ContainerRegistry/registries/repositories:name]"
+	if below, ok := strings.CutSuffix(name, "/*"); ok {
+		return "(" + attribute + " StringStartsWith '" + below + "/')"
+	}
+	return "(" + attribute + " StringEquals '" + name + "')"
 }

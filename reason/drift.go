@@ -18,6 +18,8 @@ const (
 	AttachedNothing Code = "COVE-DRIFT-021"
 	AddressUnserved Code = "COVE-DRIFT-022"
 	LinkNowhere     Code = "COVE-DRIFT-023"
+	MembersCutOff   Code = "COVE-DRIFT-024"
+	MembersBehind   Code = "COVE-DRIFT-025"
 )
 
 // Drift is the closed list of them. Names that lead elsewhere and credentials
@@ -40,8 +42,8 @@ var Drift = []Meaning{
 	},
 	{
 		RuleIdle, "a network rule can match nothing",
-		"An address rule names private addresses, which never arrive at the public door, or lies within another rule.",
-		"Remove the rule. Callers with private addresses need a private endpoint or a service endpoint.",
+		"An address rule names private addresses, which never arrive at the public door, or lies within another rule; or a rule names a subnet that has no service endpoint.",
+		"Remove the rule, or give the subnet its service endpoint. Callers with private addresses need a private endpoint or a service endpoint.",
 	},
 	{
 		RulesIdle, "network rules without effect",
@@ -87,5 +89,15 @@ var Drift = []Meaning{
 		LinkNowhere, "a private link of a cloud leads nowhere",
 		"The file of --proxy-map leads a private link to a private endpoint that does not exist, or that lies in a network which is not attached by --attach-proxy. Connections that come by the link are refused.",
 		"Make the private endpoint, correct the file, or take the line out.",
+	},
+	{
+		MembersCutOff, "members of an attached network have no tunnel",
+		"Machines had joined the network before it was attached to the host or to a cloud's balancers. A network exists in one way only: their tunnels carry nothing any more.",
+		"Give those machines a way to the network's addresses that is the attachment's, and remove the members; or start the server without the attachment.",
+	},
+	{
+		MembersBehind, "members have no route to private endpoints",
+		"Machines joined the network before it was peered with another one that has private endpoints, or before its own address space grew. Nobody can change a machine's routes from here: what they send there does not enter the tunnel.",
+		"On each machine end the tunnel and join again: cove join VNET/SUBNET --name NAME --replace.",
 	},
 }

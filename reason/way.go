@@ -12,6 +12,7 @@ const (
 	PrivateNoRecord  Code = "COVE-DNS-006"
 	DataNamePublic   Code = "COVE-DNS-007"
 	ResolversDiffer  Code = "COVE-DNS-008"
+	ResolversSplit   Code = "COVE-DNS-009"
 	PathSilent       Code = "COVE-PATH-001"
 	PathRefused      Code = "COVE-PATH-002"
 	PathCut          Code = "COVE-PATH-003"
@@ -22,6 +23,7 @@ const (
 	ProxyRefuses     Code = "COVE-PROXY-002"
 	ProxyCuts        Code = "COVE-PROXY-003"
 	ProxyAnswers     Code = "COVE-PROXY-004"
+	ProxyLimits      Code = "COVE-PROXY-005"
 	AuthorityUnknown Code = "COVE-TLS-001"
 	CertificateTime  Code = "COVE-TLS-002"
 	CertificateName  Code = "COVE-TLS-003"
@@ -35,13 +37,18 @@ const (
 	SignInRefused    Code = "COVE-AUTH-000"
 	TokenLacks       Code = "COVE-PERM-000"
 	ImageUnknown     Code = "COVE-NAME-002"
+	PlatformAbsent   Code = "COVE-NAME-003"
+	NameInvalid      Code = "COVE-NAME-004"
+	LockForbids      Code = "COVE-LOCK-001"
 	BytesWrong       Code = "COVE-DATA-002"
+	LayerGone        Code = "COVE-DATA-003"
 	DataBlocked      Code = "COVE-DATA-001"
 	Throttled        Code = "COVE-RATE-001"
 	ServerFails      Code = "COVE-SRV-001"
 	ClientOld        Code = "COVE-CLIENT-001"
 	EngineAway       Code = "COVE-CLIENT-002"
 	EngineProxy      Code = "COVE-CLIENT-003"
+	HelperBroken     Code = "COVE-CLIENT-004"
 	CredentialEnds   Code = "COVE-CRED-001"
 )
 
@@ -88,6 +95,11 @@ var Way = []Meaning{
 		"Remove the name from the hosts file, or clear the cache.",
 	},
 	{
+		ResolversSplit, "this machine's resolvers do not say the same",
+		"This machine is set to use several resolvers. Programs take the answer of whichever they hear, and these give different ones, or the first gives none: pulls fail now and then, or start late.",
+		"Let each of them know the name, or take those that do not out of the machine's settings (/etc/resolv.conf).",
+	},
+	{
 		PathSilent, "no answer from the address",
 		"The address does not answer on its port: packets are dropped on the way. Clients say \"Client.Timeout exceeded while awaiting headers\".",
 		"Look at firewalls and routes between here and the address; the registry has not seen this connection, and nothing is wrong with names.",
@@ -105,7 +117,7 @@ var Way = []Meaning{
 	{
 		NoRoute, "there is no way to the address",
 		"This machine, or a router on the way, says that it knows no route to the address.",
-		"See that the machine is in the network that it should be in: is the tunnel up, is the peering in place?",
+		"See that the machine is in the network that it should be in, that its tunnel is up, and that the networks are peered.",
 	},
 	{
 		GroupDenies, "a security group denies it",
@@ -136,6 +148,11 @@ var Way = []Meaning{
 		ProxyAnswers, "something else answers in the registry's place",
 		"What came back was not written by a registry: a proxy, a portal or a load balancer on the way answers for everybody.",
 		"Let the registry's hosts pass that device, or name them in NO_PROXY.",
+	},
+	{
+		ProxyLimits, "something on the way limits a request's size",
+		"A proxy or load balancer between the client and the registry refuses requests with large bodies: 413, as a rule with a web page. Layers are pushed in such requests; the registry has not seen this one.",
+		"Take the limit off that device for the registry's hosts (client_max_body_size 0 in nginx), or let them pass it.",
 	},
 	{
 		AuthorityUnknown, "the certificate's authority is not trusted here",
@@ -180,7 +197,7 @@ var Way = []Meaning{
 	{
 		RealmElsewhere, "tokens are issued at a host that was not asked for",
 		"The registry sends credentials to another host, and this check gives them to the registry's own host only.",
-		"If that is how this registry works, check without a credential, or with the engine itself.",
+		"If the registry's documentation names that host, say so with --token-host; else somebody answers in the registry's place.",
 	},
 	{
 		NetworkRefuses, "the registry's network rules refuse",
@@ -203,9 +220,29 @@ var Way = []Meaning{
 		"Compare the repository and the tag with what was pushed.",
 	},
 	{
+		NameInvalid, "the image's name is not a name",
+		"The repository has capitals or other characters that no repository's name may have, or the reference is not one. Most clients do not ask the registry then.",
+		"Write the repository in lower-case letters and digits, joined by /, ., _ or dashes.",
+	},
+	{
+		LockForbids, "a lock forbids it",
+		"The repository, the tag or the manifest is locked against what was tried: reading, writing or deleting. Who it is and what they may do does not matter.",
+		"`az acr repository show` with --repository or --image shows the locks as changeableAttributes; `az acr repository update` with --write-enabled true or its like takes one away.",
+	},
+	{
+		PlatformAbsent, "the image is not for this platform",
+		"The image is there, alone or as an index of several, and none is for the platform that was asked for: this machine's, unless --platform says another. Engines refuse it, or take it and it does not run.",
+		"Build and push the image for this platform as well, or run it on a machine of a platform that it is for.",
+	},
+	{
 		BytesWrong, "the bytes are not the image's",
 		"What came back does not have the digest that was asked for.",
 		"Something on the way changes what passes: a cache, a scanner or a broken mirror.",
+	},
+	{
+		LayerGone, "a layer is not there",
+		"The manifest is in the registry, and a layer or the configuration that it names is not: it has been deleted.",
+		"Push the image again.",
 	},
 	{
 		DataBlocked, "layers cannot be fetched",
@@ -236,6 +273,11 @@ var Way = []Meaning{
 		EngineProxy, "the engine's proxy is another than the shell's",
 		"The engine's daemon has proxy settings of its own; this shell's do not reach it.",
 		"Set the daemon's proxy as the shell's, or name the registry in its NO_PROXY, and restart the daemon.",
+	},
+	{
+		HelperBroken, "the credential helper does not work",
+		"The client's configuration leaves its credentials to a program that is missing or fails. Clients then stop, or ask as nobody, and print what looks like a refusal.",
+		"Install the program that the configuration names, or take its name out and log in again.",
 	},
 	{
 		CredentialEnds, "the credential ends soon",

@@ -84,7 +84,7 @@ func (c Config) putReplication(ctx context.Context, tx resource.Tx, ch *resource
 		return ErrSKU.Detail("The registry %s is of SKU %s; geo-replication needs Premium.", reg.ID.Name(), sku)
 	}
 	if where == home(&reg) {
-		return ErrReplicated.Detail("The registry %s is at home in %s; a replication goes to another region.", reg.ID.Name(), where)
+		return fault.At("location", ErrReplicated.Detail("The registry %s is at home in %s; a replication goes to another region.", reg.ID.Name(), where))
 	}
 	others, err := replications(ctx, tx, reg.ID)
 	if err != nil {
@@ -92,7 +92,7 @@ func (c Config) putReplication(ctx context.Context, tx resource.Tx, ch *resource
 	}
 	for _, o := range others {
 		if at, _ := o.Body["location"].(string); at == where {
-			return ErrReplicated.Detail("The registry %s has a replication in %s already: %s.", reg.ID.Name(), where, o.ID.Name())
+			return fault.At("location", ErrReplicated.Detail("The registry %s has a replication in %s already: %s.", reg.ID.Name(), where, o.ID.Name()))
 		}
 	}
 	return c.setRegions(ctx, tx, reg, append(others, *ch.New), ch.Caller)

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -273,9 +272,9 @@ func roomFor(ctx context.Context, r resource.Reader, id arm.ID, typ, what string
 	}
 	sku, _ := resource.Lookup(reg.Body, "sku.name").(string)
 	most := limits[sku].tokens
-	there, err := r.List(ctx, resource.Query{Type: typ, Under: id, Limit: int(most)})
-	if err == nil && int64(len(there)) >= most {
-		err = ErrQuota.Detail("The registry %s has %d %s, as many as the SKU %s allows.", id.Name(), len(there), what, sku)
+	there, err := r.Count(ctx, typ, id)
+	if err == nil && there >= most {
+		err = ErrQuota.Detail("The registry %s has %d %s, as many as the SKU %s allows.", id.Name(), there, what, sku)
 	}
 	return err
 }
@@ -284,18 +283,11 @@ func roomFor(ctx context.Context, r resource.Reader, id arm.ID, typ, what string
 var ErrMapInUse = fault.Coded(fault.Conflict, "ScopeMapInUse", "tokens use the scope map")
 
 func deleteScopeMap(ctx context.Context, tx resource.Tx, doc resource.Doc, _ resource.Caller) error {
-	tokens, err := tx.List(ctx, resource.Query{Type: TypeToken, Under: doc.ID.Parent()})
-	if err != nil {
-		return err
+	token, err := user(ctx, tx, doc)
+	if err == nil && token != "" {
+		err = ErrMapInUse.Detail("The scope map %s is used by the token %s. Point the token at another, or delete it.", doc.ID.Name(), token)
 	}
-	i := slices.IndexFunc(tokens, func(t resource.Doc) bool {
-		id, _ := resource.Lookup(t.Body, pathTokenMap).(string)
-		return strings.EqualFold(id, doc.ID.String())
-	})
-	if i >= 0 {
-		return ErrMapInUse.Detail("The scope map %s is used by the token %s. Point the token at another, or delete it.", doc.ID.Name(), tokens[i].ID.Name())
-	}
-	return nil
+	return err
 }
 
 // fewEnough refuses a smaller SKU to a registry that has more tokens or scope
@@ -307,11 +299,11 @@ func fewEnough(ctx context.Context, r resource.Reader, ch *resource.Change) erro
 	}
 	for typ, what := range map[string]string{TypeToken: "tokens", TypeScopeMap: "scope maps"} {
 		most := limits[sku].tokens
-		there, err := r.List(ctx, resource.Query{Type: typ, Under: ch.New.ID, Limit: int(most) + 1})
+		there, err := r.Count(ctx, typ, ch.New.ID)
 		if err != nil {
 			return err
 		}
-		if int64(len(there)) > most {
+		if there > most {
 			return ErrQuota.Detail("The registry %s has more than %d %s, which is all that the SKU %s allows.", ch.New.ID.Name(), most, what, sku)
 		}
 	}

@@ -116,7 +116,8 @@ func (c Config) putSubnetRules(ctx context.Context, r resource.Reader, ch *resou
 		}
 	}
 	exclusive := false
-	for _, id := range now {
+	var wrong []error
+	for i, id := range now {
 		if had[id.Key()] {
 			continue
 		}
@@ -126,15 +127,13 @@ func (c Config) putSubnetRules(ctx context.Context, r resource.Reader, ch *resou
 				return err
 			}
 			if len(one) > 0 {
-				return ErrExclusive.Detail("The registry %s has private endpoint connections. A registry is reached from virtual networks through private endpoints or by subnet rules, not both: delete the private endpoints before you add a subnet rule.", ch.New.ID.Name())
+				return fault.At(pathSubnetRules, ErrExclusive.Detail("The registry %s has private endpoint connections. A registry is reached from virtual networks through private endpoints or by subnet rules, not both: delete the private endpoints before you add a subnet rule.", ch.New.ID.Name()))
 			}
 			exclusive = true
 		}
-		if err := validateSubnet(ctx, r, ch, id); err != nil {
-			return err
-		}
+		wrong = append(wrong, fault.At(fmt.Sprintf("%s[%d].id", pathSubnetRules, i), validateSubnet(ctx, r, ch, id)))
 	}
-	return nil
+	return fault.All(wrong...)
 }
 
 // validateSubnet asks what the network's owner would be asked. A subnet that is

@@ -96,6 +96,7 @@ func Tokens(c Config) resource.Type {
 		CheckName: checkTokenName,
 		Check:     checkToken,
 		Put:       putToken,
+		Delete:    deleteToken,
 		Show:      showToken,
 	}
 }
@@ -237,10 +238,22 @@ func putToken(ctx context.Context, tx resource.Tx, ch *resource.Change) error {
 	}
 	resource.Assign(ch.New.Body, pathTokenMap, id.String())
 	if ch.Old != nil {
-		return nil
+		if old, _ := resource.Lookup(ch.Old.Body, pathTokenMap).(string); strings.EqualFold(old, id.String()) {
+			return nil
+		}
+		if err := use(ctx, tx, *ch.Old, false); err != nil {
+			return err
+		}
+	}
+	if err := use(ctx, tx, *ch.New, true); err != nil || ch.Old != nil {
+		return err
 	}
 	resource.Assign(ch.New.Body, pathCreated, ch.Now.UTC().Format(time.RFC3339Nano))
 	return roomFor(ctx, tx, ch.New.ID.Parent(), TypeToken, "tokens")
+}
+
+func deleteToken(ctx context.Context, tx resource.Tx, doc resource.Doc, _ resource.Caller) error {
+	return use(ctx, tx, doc, false)
 }
 
 // mapActions returns the id of a registry's scope map as it is spelled, and

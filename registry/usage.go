@@ -55,11 +55,10 @@ func (c Config) usages(ctx context.Context, r resource.Reader, doc resource.Doc)
 	}
 	count := map[string]int64{}
 	for _, typ := range []string{TypeConnection, TypeName + "/webhooks", TypeName + "/tokens", TypeName + "/scopeMaps"} {
-		docs, err := r.List(ctx, resource.Query{Type: typ, Under: doc.ID})
-		if err != nil {
+		var err error
+		if count[typ], err = r.Count(ctx, typ, doc.ID); err != nil {
 			return nil, err
 		}
-		count[typ] = int64(len(docs))
 	}
 	ipRules, _ := resource.Lookup(doc.Body, pathIPRules).([]any)
 	subnets, _ := resource.Lookup(doc.Body, "properties.networkRuleSet.virtualNetworkRules").([]any)

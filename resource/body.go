@@ -2,6 +2,7 @@ package resource
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -235,8 +236,8 @@ func shape(body Object) (problems []fault.Field) {
 			bad("tags", "has %d tags; a resource may have 50", len(tags))
 		}
 		seen := map[string]bool{}
-		for name, v := range tags {
-			switch value, ok := v.(string); {
+		for _, name := range slices.Sorted(maps.Keys(tags)) {
+			switch value, ok := tags[name].(string); {
 			case !ok:
 				bad("tags."+name, "must be a string")
 			case len(value) > 256:

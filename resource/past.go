@@ -14,6 +14,9 @@ type Past struct {
 	ID     arm.ID // as its Key spells it
 	Op     string // put or delete
 	By     string // the principal's object id, "" for the server itself
+	// Request is the correlation id of the request that changed it, "" where
+	// none did.
+	Request string
 }
 
 // History is the record of changes, read backwards.

@@ -51,6 +51,9 @@ type Reader interface {
 	Get(ctx context.Context, id arm.ID) (Doc, error)
 	// List returns documents in the order of their keys.
 	List(ctx context.Context, q Query) ([]Doc, error)
+	// Count returns how many children of a type, any case, a parent has; it
+	// reads none of them.
+	Count(ctx context.Context, typ string, parent arm.ID) (int64, error)
 }
 
 // Tx is a transaction: everything in it happens, or nothing. Its function may
@@ -94,6 +97,7 @@ type Caller struct {
 	ObjectID string // the principal
 	Name     string // for people: the application id or user name
 	Tenant   string
+	Request  string                                 // correlation id of the request that this is, "" for none
 	May      func(action string, scope arm.ID) bool // holds a role for it now
 	Holds    func(scope arm.ID) bool                // holds any role at the scope or below it now; nil is none
 	// MayData is May for a data action on one repository of the registry that
@@ -106,13 +110,14 @@ type actor struct{}
 // As returns a context in which changes are recorded as by's. The service sets
 // it; a change without one is recorded as the server's own.
 func As(ctx context.Context, by Caller) context.Context {
-	return context.WithValue(ctx, actor{}, by.ObjectID)
+	return context.WithValue(ctx, actor{}, [2]string{by.ObjectID, by.Request})
 }
 
-// Actor is the object id of who changes things in ctx, "" for the server.
-func Actor(ctx context.Context) string {
-	id, _ := ctx.Value(actor{}).(string)
-	return id
+// Actor is the object id of who changes things in ctx and the correlation id of
+// their request, "" for the server.
+func Actor(ctx context.Context) (id, request string) {
+	by, _ := ctx.Value(actor{}).([2]string)
+	return by[0], by[1]
 }
 
 // Type is one row of the table of resource types.
@@ -131,6 +136,9 @@ type Type struct {
 	// rule that most of ARM has: 1 to 80 letters, digits, - _ . and ( ),
 	// not ending in a dot.
 	CheckName func(name string) string
+	// Missing is the failure of reading one that does not exist, where ARM has
+	// a code of its own for it; nil is ErrUnknown.
+	Missing *fault.Error
 	// Extension says that it may lie under any resource, group or
 	// subscription (a role assignment); other types that are nobody's child
 	// lie in a resource group.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -75,6 +76,20 @@ func (s *Service) Types() []string {
 	return names
 }
 
+// Actions are what a type has besides the verbs of every resource: the names of
+// its actions, and of its computed collections.
+func (s *Service) Actions(typ string) (actions, computed []string) {
+	t := s.types[strings.ToLower(typ)]
+	if t == nil {
+		return nil, nil
+	}
+	actions = slices.AppendSeq(slices.Collect(maps.Keys(t.Actions)), maps.Keys(t.Long))
+	computed = slices.Collect(maps.Keys(t.Computed))
+	slices.Sort(actions)
+	slices.Sort(computed)
+	return actions, computed
+}
+
 // Canonical is the name of a type as ARM spells it, or typ where it is unknown.
 func (s *Service) Canonical(typ string) string {
 	if t := s.types[strings.ToLower(typ)]; t != nil {
@@ -138,8 +153,11 @@ func (s *Service) Get(ctx context.Context, id arm.ID) (Result, error) {
 			if failed != nil {
 				return failed
 			}
-			if fixed != nil {
+			switch {
+			case fixed != nil:
 				doc, err = *fixed, nil
+			case t.Missing != nil:
+				err = t.Missing.Detail("%s '%s' was not found.", t.Name, clip(id.Name()))
 			}
 		}
 		if err != nil {
@@ -427,7 +445,7 @@ func (s *Service) valid(t *Type, c *Change, problems []fault.Field) error {
 	}
 	if c.Old != nil {
 		if was, _ := c.Old.Body["location"].(string); was != where {
-			return ErrMoved.Detail("The resource '%s' is in location '%s'. It cannot be moved to '%s'.", c.New.ID.Name(), was, clip(where))
+			return fault.At("location", ErrMoved.Detail("The resource '%s' is in location '%s'. It cannot be moved to '%s'.", c.New.ID.Name(), was, clip(where)))
 		}
 	}
 	if c.Old == nil {
@@ -446,7 +464,7 @@ func (s *Service) valid(t *Type, c *Change, problems []fault.Field) error {
 		problems = append(problems, t.Check(c)...)
 	}
 	if misplaced != nil && len(problems) == 1 {
-		return misplaced // by ARM's code for it, which programs know
+		return fault.At("location", misplaced) // by ARM's code for it, which programs know
 	}
 	return fault.Problems(problems)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pires/go-proxyproto"
 
+	"cove.example/cove/access"
 	"cove.example/cove/covetest"
 	"cove.example/cove/link"
 )
@@ -344,27 +345,110 @@ func waitFor(t *testing.T, cond func() bool) {
 
 // An attached network that does not exist is told of in the log and in the
 // status, and is served when somebody has made it; so is an endpoint whose
-// address the operator has not given to the network, which is not served.
+// address the operator has not given to the network, which is not served, and
+// so are members whose tunnels the attachment has ended.
 func TestAttachedNetworksAreLookedAt(t *testing.T) {
 	s := covetest.Start(t)
 	s.Cove(t, "registry", "create", "alpha")
 	s.Cove(t, "vnet", "create", "plant", "--address-prefix", "10.77.0.0/16", "--subnet-name", "default")
 	plant := s.Cove(t, "vnet", "show", "plant", "--query", "id", "-o", "tsv")
 	plan := strings.Replace(plant, "plant", "plan", 1)
+	s.Cove(t, "join", "plant/default", "--name", "laptop", "--userspace", "--", "true")
 	s.Stop(t)
 	s.StartWith(t, "--attach-host", plan+"=127.77.0.0/16", "--attach-host", plant+"=127.78.0.0/16")
 	waitFor(t, func() bool { return strings.Contains(s.Log(), "COVE-DRIFT-021") && strings.Contains(s.Log(), plan) })
 	if got := s.Cove(t, "status"); !strings.Contains(got, "COVE-DRIFT-021") || !strings.Contains(got, "--attach-host names "+plan+", and there is no such network") {
 		t.Errorf("the network that is not there is not told of:\n%s", got)
 	}
+	const cut = "members of plant that joined by tunnels before --attach-host was given are cut off: 1"
+	if got := s.Cove(t, "status"); !strings.Contains(got, "COVE-DRIFT-024") || !strings.Contains(got, cut) {
+		t.Errorf("the member that is cut off is not told of:\n%s", got)
+	}
+	s.Cove(t, "join", "plant/default", "--name", "laptop", "--remove")
+	if got := s.Cove(t, "status"); strings.Contains(got, "COVE-DRIFT-024") {
+		t.Errorf("the member is gone:\n%s", got)
+	}
 	s.Cove(t, "vnet", "create", "plan", "--address-prefix", "10.78.0.0/16")
 	if got := s.Cove(t, "status"); strings.Contains(got, "COVE-DRIFT-021") {
 		t.Errorf("the network has been made:\n%s", got)
 	}
 	s.Cove(t, "private-endpoint", "create", "pe", "--registry", "alpha", "--subnet", "plant/default")
-	if got := s.Cove(t, "status"); !strings.Contains(got, "COVE-DRIFT-022") || !strings.Contains(got, "10.77.0.4 of plant lies in no range that --attach-host gives to the network") {
+	if got := s.Cove(t, "status"); !strings.Contains(got, "COVE-DRIFT-022") || !strings.Contains(got, "of plant lies in no range that --attach-host gives to the network") {
 		t.Errorf("the address outside is not told of:\n%s", got)
 	}
+}
+
+// What `cove can` says of a machine in a network without a tunnel is what such a
+// machine gets: in a cloud by the private link that leads to the endpoint, at
+// the server's own addresses by the network's names and security groups.
+// row:104 row:102
+func TestWhatAttachedNetworksWouldGet(t *testing.T) {
+	c := newCloud(t)
+	expect := func(when, want string, args ...string) access.Explanation {
+		t.Helper()
+		e, _ := could(t, c.Server, args...)
+		if got := e.Verdict + " " + string(e.Reason); got != want {
+			t.Errorf("%s: %s, want %s: %+v", when, got, want, e.Steps)
+		}
+		return e
+	}
+	pull := func(registry, from string, more ...string) []string {
+		return append([]string{"admin", "pull", "team/app", "--registry", registry, "--from", from}, more...)
+	}
+	e := expect("by a private link", "ALLOWED ", pull("alpha", "cloud/default")...)
+	if text := fmt.Sprint(e.Steps); !strings.Contains(text, "through a balancer, as Azure private link 0x12345678") {
+		t.Errorf("by another way: %s", text)
+	}
+	alpha := c.behind(t, "127.0.0.1", azureLink(0x12345678))
+	if status, _, body := get(t, alpha, loginURL("alpha"), "alpha", c.Password(t, "alpha")); status != http.StatusOK {
+		t.Errorf("can allows it, and it is answered %d %s", status, body)
+	}
+	c.Cove(t, "private-endpoint", "reject", "pe-alpha")
+	expect("rejected", "DENIED COVE-NET-005", pull("alpha", "cloud/default")...)
+	if got := c.refusal(t, alpha, "alpha"); !strings.Contains(got, "COVE-NET-005") {
+		t.Errorf("enforcement says otherwise:\n%s", got)
+	}
+	c.Cove(t, "private-endpoint", "approve", "pe-alpha")
+	c.Cove(t, "registry", "create", "third", "--admin-enabled", "--public-network-enabled", "false")
+	expect("no endpoint there", "UNKNOWN COVE-PATH-006", pull("third", "cloud/default")...)
+	expect("no endpoint there, and the address outside", "DENIED COVE-NET-001", pull("third", "cloud/default", "--address", "203.0.113.9")...)
+	c.Cove(t, "private-endpoint", "create", "pe-third", "--registry", "third", "--subnet", "cloud/default")
+	expect("no link there", "DENIED COVE-NET-031", pull("third", "cloud/default")...)
+
+	// Security groups are asked about the address that calls.
+	walls := strings.TrimSuffix(c.id(t, "vnet", "cloud"), "virtualNetworks/cloud") + "networkSecurityGroups/walls"
+	put(t, c.Server, walls, `{"location":"local","properties":{"securityRules":[{"name":"one","properties":{"priority":200,"direction":"Inbound","access":"Deny","protocol":"Tcp",
+		"sourceAddressPrefix":"10.1.0.0/24","sourcePortRange":"*","destinationAddressPrefix":"*","destinationPortRange":"443"}},
+		{"name":"two","properties":{"priority":300,"direction":"Inbound","access":"Allow","protocol":"*",
+		"sourceAddressPrefix":"*","sourcePortRange":"*","destinationAddressPrefix":"*","destinationPortRange":"*"}}]}}`)
+	c.Cove(t, "subnet", "update", "cloud/default", "--security-group", "walls", "--private-endpoint-policies")
+	expect("from where nobody knows", "UNKNOWN COVE-PATH-006", pull("alpha", "cloud/default")...)
+	e = expect("what a group denies", "DENIED COVE-PATH-005", pull("alpha", "cloud/default", "--address", "10.1.0.4")...)
+	if text := fmt.Sprint(e.Steps); !strings.Contains(text, "the rule one of the network security group walls denies") {
+		t.Errorf("the rule is not named: %s", text)
+	}
+	if resp, err := alpha.Get(loginURL("alpha")); err == nil {
+		resp.Body.Close()
+		t.Errorf("enforcement lets it in: %s", resp.Status)
+	}
+	expect("what it lets pass", "ALLOWED ", pull("alpha", "cloud/default", "--address", "10.2.0.4")...)
+
+	// Another network, as addresses of this machine, where names are our own.
+	c.Cove(t, "vnet", "create", "plant", "--address-prefix", "10.77.0.0/16", "--subnet-name", "default")
+	plant := c.id(t, "vnet", "plant")
+	c.Stop(t)
+	c.StartWith(t, "--attach-host", plant+"=10.77.0.0/16", "--attach-host-dns", plant+"=127.79.0.2")
+	c.Cove(t, "private-endpoint", "create", "pe-plant", "--registry", "alpha", "--subnet", "plant/default")
+	c.Cove(t, "dns", "zone", "create", "privatelink.cr.cove.internal")
+	c.Cove(t, "dns", "link", "add", "privatelink.cr.cove.internal", "--vnet", "plant")
+	expect("without a record", "DENIED COVE-DNS-006", pull("alpha", "plant/default", "--address", "10.2.0.4")...)
+	c.Cove(t, "dns", "record", "add", "privatelink.cr.cove.internal", "alpha", "10.77.0.4")
+	e = expect("with one", "ALLOWED ", pull("alpha", "plant/default", "--address", "10.2.0.4")...)
+	if text := fmt.Sprint(e.Steps); !strings.Contains(text, "at this machine's address 10.77.0.4") {
+		t.Errorf("by another way: %s", text)
+	}
+	c.Cove(t, "subnet", "update", "plant/default", "--security-group", "walls", "--private-endpoint-policies")
+	expect("what a group denies there", "DENIED COVE-PATH-005", pull("alpha", "plant/default", "--address", "10.1.0.4")...)
 }
 
 // Flags that cannot be obeyed are refused at the start, in words.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -184,6 +185,88 @@ func TestTheFrontDoorHasLimits(t *testing.T) {
 		if resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 			t.Errorf("h2=%v: a header of 64 KiB is answered %d", h2, resp.StatusCode)
 		}
+	}
+}
+
+// Where a caller comes from and who it is follow from its connection and its
+// credential: no header says otherwise, in whatever spelling, and neither does
+// a balancer's preface at the listener that everybody reaches
+// (docs/published-failures.md, failure 51).
+func TestNobodyIsBelievedAboutWhereTheyComeFrom(t *testing.T) {
+	s := covetest.Start(t)
+	s.Cove(t, "registry", "create", "myregistry", "--admin-enabled", "--default-action", "Deny")
+	s.Cove(t, "network-rule", "add", "myregistry", "203.0.113.9")
+	const host = "myregistry.cr.cove.internal"
+	password := s.Password(t, "myregistry")
+	var headers []string
+	for _, name := range []string{
+		"X-Forwarded-For", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip", "Cf-Connecting-Ip", "Fastly-Client-Ip", "X-Azure-Clientip",
+		"X-Azure-Socketip", "X-Original-Forwarded-For", "X-Envoy-External-Address", "X-Appengine-User-Ip", "Client-Ip", "Forwarded", "X-Forwarded", "Via", "X-Remote-Addr",
+	} {
+		headers = append(headers, name, strings.ToLower(name), strings.ReplaceAll(name, "-", "_"))
+	}
+	users := []string{"X-Remote-User", "Remote-User", "X-Forwarded-User", "X-Webauth-User", "X-Ms-Client-Principal", "X-Ms-Client-Principal-Id", "X-Ssl-Client-S-Dn", "X_Remote_User"}
+	ask := func(h2 bool, user string) (int, string) {
+		t.Helper()
+		client := s.Outside(t)
+		defer client.CloseIdleConnections()
+		client.Transport.(*http.Transport).ForceAttemptHTTP2 = h2
+		req, err := http.NewRequest(http.MethodGet, "https://"+host+"/v2/_catalog", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range headers {
+			req.Header[h] = []string{"203.0.113.9"}
+		}
+		req.Header["Forwarded"] = []string{"for=203.0.113.9;proto=https"}
+		for _, h := range users {
+			req.Header[h] = []string{"myregistry"}
+		}
+		if user != "" {
+			req.SetBasicAuth(user, password)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	for _, h2 := range []bool{false, true} {
+		status, body := ask(h2, "myregistry")
+		if status != http.StatusForbidden || !strings.Contains(body, `client with IP \u0027127.0.0.1\u0027 is not allowed access`) {
+			t.Errorf("h2=%v: an address in a header was believed: %d %s", h2, status, body)
+		}
+	}
+	s.Cove(t, "network-rule", "add", "myregistry", "127.0.0.1")
+	for _, h2 := range []bool{false, true} {
+		if status, body := ask(h2, ""); status != http.StatusUnauthorized {
+			t.Errorf("h2=%v: a user in a header was believed: %d %s", h2, status, body)
+		}
+		if status, body := ask(h2, "myregistry"); status != http.StatusOK {
+			t.Errorf("h2=%v: the right caller: %d %s", h2, status, body)
+		}
+	}
+	s.Cove(t, "network-rule", "remove", "myregistry", "127.0.0.1")
+	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xcb\x00\x71\x09\x7f\x00\x00\x01\x10\x00\x01\xbb"
+	for name, preface := range map[string]string{"version 1": "PROXY TCP4 203.0.113.9 127.0.0.1 4096 443\r\n", "version 2": v2} {
+		c, err := net.Dial("tcp", s.Run.Listen[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		conf := s.TLS(t)
+		conf.ServerName = host
+		if _, err := io.WriteString(c, preface); err != nil {
+			t.Fatal(err)
+		}
+		if err := tls.Client(c, conf).HandshakeContext(t.Context()); err == nil {
+			t.Errorf("a preface of %s was read", name)
+		}
+		c.Close()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"cove.example/cove/access"
 	"cove.example/cove/covetest"
+	"cove.example/cove/reason"
 )
 
 // could asks a question; the verdict, the deciding code, the exit status.
@@ -50,9 +51,9 @@ func TestWhatARequestWouldGet(t *testing.T) {
 		reason access.Reason
 	}{
 		{"inside, with the role", inside, []string{"ci", "pull", "team/app:1"}, "ALLOWED", 0, ""},
-		{"inside, without the role", inside, []string{"ci", "push", "team/app"}, "DENIED", 1, access.NoRoleForAction},
-		{"outside, public access is off", outside, []string{"ci", "pull", "team/app"}, "DENIED", 1, access.PublicAccessOff},
-		{"nobody in particular", inside, []string{"anonymous", "pull", "team/app"}, "DENIED", 1, access.NoCredential},
+		{"inside, without the role", inside, []string{"ci", "push", "team/app"}, "DENIED", 1, reason.NoRoleForAction},
+		{"outside, public access is off", outside, []string{"ci", "pull", "team/app"}, "DENIED", 1, reason.PublicAccessOff},
+		{"nobody in particular", inside, []string{"anonymous", "pull", "team/app"}, "DENIED", 1, reason.NoCredential},
 		{"the admin user", inside, []string{"admin", "delete", "team/app"}, "ALLOWED", 0, ""},
 	} {
 		e, status := ask(c.from, c.args...)
@@ -77,7 +78,7 @@ func TestWhatARequestWouldGet(t *testing.T) {
 	if e, status := ask(inside, "ci", "pull", "team/app"); e.Verdict != "UNKNOWN" || status != 3 || e.Reason != "COVE-PATH-006" {
 		t.Errorf("without the link: exit status %d, %s %s", status, e.Verdict, e.Reason)
 	}
-	if e, _ := ask(append(inside, "--address", "203.0.113.9"), "ci", "pull", "team/app"); e.Reason != access.PublicAccessOff {
+	if e, _ := ask(append(inside, "--address", "203.0.113.9"), "ci", "pull", "team/app"); e.Reason != reason.PublicAccessOff {
 		t.Errorf("with the address: %s %s", e.Verdict, e.Reason)
 	}
 	s.Cove(t, "dns", "link", "add", "privatelink.cr.cove.internal", "--vnet", "office")
@@ -99,7 +100,7 @@ func TestWhatARequestWouldGet(t *testing.T) {
 	if e, status := ask(append(outside, "--if-change", file), "ci", "pull", "team/app"); e.Verdict != "ALLOWED" || status != 0 {
 		t.Errorf("after the change: exit status %d, %s %s", status, e.Verdict, e.Reason)
 	}
-	if e, _ := ask(outside, "ci", "pull", "team/app"); e.Reason != access.PublicAccessOff {
+	if e, _ := ask(outside, "ci", "pull", "team/app"); e.Reason != reason.PublicAccessOff {
 		t.Errorf("the change was not taken back: %s %s", e.Verdict, e.Reason)
 	}
 

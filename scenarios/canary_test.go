@@ -407,7 +407,7 @@ func (h *hunt) outgoing(admin identity) {
 		text, _ := json.Marshal(map[string]any{"location": "local", "properties": map[string]any{"kind": "webhook", "uri": uri, "headers": map[string]any{"Authorization": value}}})
 		h.ask(http.MethodPut, canaryManagement+group+"/providers/Cove.Diagnostics/sinks/"+name+version, string(text), arm...)
 	}
-	sink("hook", "https://127.0.0.1:1/in", "Bearer "+h.plant("a webhook's header"))
+	sink("hook", "https://127.0.0.1:1/in/"+url.PathEscape(h.plant("a webhook's path"))+"?sig="+url.QueryEscape(h.plant("a webhook's query")), "Bearer "+h.plant("a webhook's header"))
 	sink("wrong", "https://u:"+url.PathEscape(h.plant("a password in a webhook's address"))+"@127.0.0.1:1/", h.plant("a refused webhook's header"))
 	h.ask(http.MethodPut, canaryManagement+id+"/providers/Microsoft.Insights/diagnosticSettings/hook"+version,
 		`{"properties":{"marketplacePartnerId":"`+group+`/providers/Cove.Diagnostics/sinks/hook","logs":[{"categoryGroup":"allLogs","enabled":true}]}}`, arm...)

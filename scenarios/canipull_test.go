@@ -423,4 +423,30 @@ func TestRootCanipull(t *testing.T) {
 			}
 		})
 	}
+
+	// The node has no way to the control plane: all that a pull needs is tried
+	// all the same, and what could not be compared is said.
+	t.Run("the control plane is out of reach", func(t *testing.T) {
+		away := t.TempDir()
+		for _, name := range []string{"admin.json", "ca.pem"} {
+			overwrite(t, filepath.Join(away, name), read(t, filepath.Join(f.Data, name)))
+		}
+		overwrite(t, filepath.Join(away, "run.json"), `{"listen":["127.0.0.1:9"]}`)
+		with := []string{"COVE_DATA=" + away}
+		found := f.checkupAs(f.inside, with, "harbor", "--image", "team/app:1", "--username", f.ci.ClientID, "--password-file", password)
+		if r := found[health.LayerControl]; r.Outcome != health.Unknown || !strings.Contains(r.Said, "cannot be reached") {
+			t.Errorf("%+v", r)
+		}
+		for _, layer := range []string{health.LayerName, health.LayerConnect, health.LayerTLS, health.LayerChallenge, health.LayerSignIn, health.LayerPermission, health.LayerManifest, health.LayerBlob} {
+			if found[layer].Outcome != health.Passed {
+				t.Errorf("%s: %+v", layer, found[layer])
+			}
+		}
+		// As the identity that the control plane would vouch for, there is nothing
+		// to sign in with; that nobody was refused is said too.
+		found = f.checkupAs(f.inside, with, "harbor", "--image", "team/app:1")
+		if r := found[health.LayerSignIn]; r.Outcome != health.Unknown || found[health.LayerManifest].Outcome != health.NotReached {
+			t.Errorf("%+v", found)
+		}
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,15 +22,18 @@ import (
 type desk struct {
 	*lab
 	t      *testing.T
+	at     host // where commands run
 	cli    *cli
 	engine string // folder of docker's engine
+	node   *node  // for PullImage
+	forged string // address of the terminator of TLS
 	docker func(...string) []string
 }
 
 func newDesk(t *testing.T) *desk {
 	t.Helper()
 	l := newLab(t)
-	d := &desk{lab: l, t: t, engine: filepath.Join(l.dir, "dockerd-"+l.outside.name)}
+	d := &desk{lab: l, t: t, at: l.outside, engine: filepath.Join(l.dir, "dockerd-"+l.outside.name)}
 	d.docker = l.docker(t, l.outside)
 	d.cli = d.openCLI()
 	d.let("CA", filepath.Join(l.Data, "ca.pem"))
@@ -39,7 +43,7 @@ func newDesk(t *testing.T) *desk {
 	d.let("ADMIN_SECRET", admin.ClientSecret)
 	d.let("TENANT", admin.TenantID)
 	d.let("CRANE", covetest.Crane(t))
-	layer(t, filepath.Join(l.dir, "layer.tar"))
+	layer(t, filepath.Join(l.dir, "layer.tar"), "hello\n")
 	for _, line := range []string{
 		"docker import $DIR/layer.tar image:1",
 		"docker save --output $DIR/raw.tar image:1",
@@ -54,7 +58,7 @@ func newDesk(t *testing.T) *desk {
 func (d *desk) openCLI() *cli {
 	d.t.Helper()
 	d.Cove(d.t, "az", "--out", filepath.Join(d.dir, "az"))
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	d.t.Cleanup(cancel)
 	// Debian's docker stands before any other: az runs what it finds.
 	cmd := d.command(ctx, d.outside, "sh", "-ec", `. "$0/az/env.sh" >&2
@@ -88,17 +92,24 @@ func (d *desk) openCLI() *cli {
 // chapter is a subtest; the desk reports to it.
 func (d *desk) chapter(name string, f func()) {
 	d.t.Run(name, func(t *testing.T) {
-		outer := d.t
-		d.t, d.cli.t = t, t
-		defer func() { d.t, d.cli.t = outer, outer }()
+		defer d.report(d.t)
+		d.report(t)
 		f()
 	})
+}
+
+// report says whose test it is from now on.
+func (d *desk) report(t *testing.T) {
+	d.t, d.cli.t = t, t
+	if d.node != nil {
+		d.node.t = t
+	}
 }
 
 // let sets a variable.
 func (d *desk) let(name, value string) { d.cli.vars[name] = value }
 
-// run runs a command on the host outside. Its first word says which program.
+// run runs a command on the host that d.at is. Its first word says which program.
 func (d *desk) run(line string, env ...string) answer {
 	d.t.Helper()
 	var argv []string
@@ -115,6 +126,10 @@ func (d *desk) run(line string, env ...string) answer {
 		argv = d.docker(argv[1:]...)
 	case "crane":
 		argv[0] = d.cli.vars["CRANE"]
+	case "helm":
+		argv[0] = covetest.Helm(d.t)
+	case "PullImage":
+		return d.pullImage(append(argv[1:], "", "")...)
 	case "curl":
 		// The status and the challenge stand below the body.
 		argv = append([]string{
@@ -132,7 +147,7 @@ func (d *desk) run(line string, env ...string) answer {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	cmd := d.command(ctx, d.outside, argv...)
+	cmd := d.command(ctx, d.at, argv...)
 	cmd.Env = append(cmd.Env, env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -141,6 +156,21 @@ func (d *desk) run(line string, env ...string) answer {
 		d.t.Fatalf("%s: %v\n%s", line, err, errs.String())
 	}
 	return answer{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+}
+
+// pullImage is what a kubelet asks of a node: the image, and the user name and
+// password of the pull secret. It answers as the kubelet's event does.
+func (d *desk) pullImage(args ...string) answer {
+	d.t.Helper()
+	status, message := d.node.ask(args[0], args[1], args[2])
+	if message == "" {
+		return answer{Out: "pulled\n"}
+	}
+	name := map[string]string{"2": "Unknown", "3": "InvalidArgument", "5": "NotFound"}[status]
+	if name == "" {
+		d.t.Errorf("the node answers with status %s", status)
+	}
+	return answer{1, "", fmt.Sprintf("Failed to pull image %q: rpc error: code = %s desc = %s\n", args[0], name, message)}
 }
 
 // does runs a command that must succeed, and returns its standard output.
@@ -198,12 +228,10 @@ func (d *desk) matches(pattern, line string, a answer) string {
 // within the ten seconds that revocation may take.
 func (d *desk) until(pattern, line string) {
 	d.t.Helper()
-	var last answer
-	soon(d.t, "refused: "+line, func() bool {
-		last = d.run(line)
-		return last.Status != 0
-	})
-	d.matches(pattern, line, last)
+	soon(d.t, "refused: "+line, func() bool { return d.run(line).Status != 0 })
+	// The first refusal may have met a sign-in half done, which says less: the
+	// token was still sold and is good for nothing.
+	d.refused(pattern, line)
 }
 
 // principal makes a service principal by the Azure CLI, and sets NAME_ID,
@@ -253,5 +281,6 @@ func (d *desk) sign(host, user, password string) []string {
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), text, 0o600); err != nil {
 		d.t.Fatal(err)
 	}
-	return []string{"DOCKER_CONFIG=" + dir, "REGISTRY_AUTH_FILE=" + filepath.Join(dir, "config.json")}
+	config := filepath.Join(dir, "config.json")
+	return []string{"DOCKER_CONFIG=" + dir, "REGISTRY_AUTH_FILE=" + config, "HELM_REGISTRY_CONFIG=" + config}
 }

@@ -43,7 +43,7 @@ func openCLI(t *testing.T, s *covetest.Server) *cli {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	t.Cleanup(cancel)
 	env := s.Env("HOME="+dir, "DOCKER_CONFIG="+filepath.Join(dir, "docker"), "PYTHONPATH="+lib)
 	// The shell's own az registers the cloud and signs in.
@@ -247,7 +247,7 @@ func TestRootEveryCommand(t *testing.T) {
 	c := openCLI(t, s)
 	c.vars["FAR"], c.vars["FAR_PASSWORD"], c.vars["FAR_DIGEST"] = source.host, far.Password(t, "overseas"), pinned
 	c.vars["DIR"] = t.TempDir()
-	layer(t, filepath.Join(c.vars["DIR"], "layer.tar"))
+	layer(t, filepath.Join(c.vars["DIR"], "layer.tar"), "hello\n")
 	started := time.Now()
 	rows := table(t, string(text))
 	for _, r := range rows {
@@ -259,11 +259,10 @@ func TestRootEveryCommand(t *testing.T) {
 }
 
 // layer writes a layer with one small file.
-func layer(t *testing.T, name string) {
+func layer(t *testing.T, name, text string) {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	const text = "hello\n"
 	if err := w.WriteHeader(&tar.Header{Name: "hello", Mode: 0o644, Size: int64(len(text))}); err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func newChecker(t *testing.T, l *lab, h host) *checker {
 	if c.ours, err = os.ReadFile(c.trusted); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 80*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	t.Cleanup(cancel)
 	cmd := l.command(ctx, h, "sh", "-ec", `. "$0/az/env.sh" >&2
 		unset HTTPS_PROXY https_proxy

@@ -1,24 +1,40 @@
 # What the scenarios with the Azure CLI share; read by them, not run. It makes a
-# house of network namespaces named cove-$street-*: the server's own network is
-# the machine's, "outside" reaches only its public side, and machines join
-# virtual networks. Their resolver is cove. All of it goes with the script.
+# house of network namespaces: the server has one, "outside" reaches only its
+# public side, and machines join virtual networks. Their resolver is cove.
 #
-# Expects: cove, crane, data, here; and of a scenario that may run beside
-# another, a street of its own: street names its namespaces, and its wires are
-# 198.18.N.0/24, where N counts up from number.
+# The whole house is on no map: the script runs itself again in namespaces of
+# its own for networks, mounts and processes. So it may run twice at once with
+# the same names and addresses, it touches nothing of the machine's, and all of
+# it ends with the script, however that ends.
+#
+# Expects: cove, crane, data, here. Wires are 198.18.N.0/24, where N counts up
+# from number.
 
 if [ -t 1 ]; then bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' green=$'\e[32m' plain=$'\e[0m'; else bold='' dim='' red='' green='' plain=''; fi
 step() { printf '\n%s== %s%s\n' "$bold" "$*" "$plain"; }
 fail() { printf '%sfailed: %s%s\n' "$red" "$*" "$plain" >&2; exit 1; }
 
 [ "$(id -u)" = 0 ] && [ -c /dev/net/tun ] || { echo "this scenario makes network namespaces: it needs root and /dev/net/tun" >&2; exit 2; }
+if [ -z "${COVE_HOUSE:-}" ]; then
+	# A group of its own, which is told to end when this script is; the kernel
+	# ends it where nobody could tell.
+	trap 'kill -TERM -- "-$inner"' INT TERM
+	set -m
+	COVE_HOUSE=1 setpriv --pdeathsig KILL unshare --net --mount --pid --fork --mount-proc --kill-child "$0" "$@" </dev/null &
+	inner=$!
+	status=0
+	wait "$inner" || status=$?
+	# A signal ends the first wait, not what it waits for.
+	wait "$inner" 2>/dev/null || :
+	exit $status
+fi
 unset SSL_CERT_DIR HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy REQUESTS_CA_BUNDLE CURL_CA_BUNDLE
 export HOME=$data/home REGISTRY_AUTH_FILE=$data/home/auth.json DOCKER_CONFIG=$data/home/docker SSL_CERT_FILE=$data/server/ca.pem
 
-street=${street:-az} number=${number:-240}
+number=${number:-240}
 # Where the server's public side is.
 front=198.18.$((number + 1)).1
-children=() namespaces=() trusted=()
+children=()
 cleanup() {
 	status=$?
 	trap - EXIT INT TERM
@@ -26,12 +42,6 @@ cleanup() {
 	for ((i = ${#children[@]} - 1; i >= 0; i--)); do
 		kill "${children[i]}" 2>/dev/null && wait "${children[i]}" 2>/dev/null
 	done
-	for host in "${trusted[@]}"; do rm -rf "/etc/docker/certs.d/$host"; done
-	for ns in "${namespaces[@]}"; do
-		ip netns delete "$ns" 2>/dev/null
-		rm -rf "/etc/netns/$ns"
-	done
-	rmdir /etc/netns /etc/docker/certs.d 2>/dev/null
 	[ $status = 0 ] || { echo "the server's log ends:" >&2; tail -n 20 "$data/serve.log" >&2; }
 	exit $status
 }
@@ -41,15 +51,13 @@ trap 'exit 143' TERM
 
 # namespace NAME RESOLVER : a host on a wire of its own to this machine.
 namespace() {
-	local ns=cove-$street-$1
-	! ip netns list | grep -qw "$ns" || fail "the namespace $ns exists: another scenario is running, or was killed. Remove it with: ip netns delete $ns"
+	local ns=$1
 	number=$((number + 1))
 	ip netns add "$ns"
-	namespaces+=("$ns")
 	ip -n "$ns" link set lo up
-	ip link add "cove-az$number" type veth peer name eth0 netns "$ns"
-	ip addr add 198.18.$number.1/24 dev "cove-az$number"
-	ip link set "cove-az$number" up
+	ip link add "wire$number" type veth peer name eth0 netns "$ns"
+	ip addr add 198.18.$number.1/24 dev "wire$number"
+	ip link set "wire$number" up
 	ip -n "$ns" addr add 198.18.$number.2/24 dev eth0
 	ip -n "$ns" link set eth0 up
 	ip -n "$ns" route add default via 198.18.$number.1
@@ -65,7 +73,7 @@ on_host() { (become "$@"); }
 # become NAME COMMAND… : on_host in the place of this shell, so that what is
 # started in the background has the process id that the shell knows.
 become() {
-	local ns=cove-$street-$1; shift
+	local ns=$1; shift
 	[ "$ns" = "${engine:-}" ] || export DOCKER_HOST=unix://$data/no-engine
 	exec nsenter --net="/run/netns/$ns" unshare -m sh -c 'mount --make-rprivate / && mount --bind "$0" /etc/resolv.conf && exec "$@"' "/etc/netns/$ns/resolv.conf" "$@"
 }
@@ -174,7 +182,12 @@ await() {
 # house FLAG… : the server, and the host outside.
 house() {
 	rm -rf "$data"
-	mkdir -p "$data" "$HOME"
+	mkdir -p "$data/etc" "$HOME"
+	cp -a /etc/. "$data/etc"
+	mount --bind "$data/etc" /etc
+	mkdir -p /run/netns
+	mount -t tmpfs netns /run/netns
+	ip link set lo up
 	namespace outside $front
 	local flags=(--data "$data/server" --listen $front:443 --advertise $front --dns $front:53 --wireguard 0.0.0.0:0 --admin 127.0.0.1:0 --connect "" "$@")
 	show server cove serve "$@"
@@ -201,7 +214,7 @@ machine() {
 	show "$1" cove join "$2" --name "$1" --up
 	local code
 	code=$("$cove" join-code "$2" -g "$RESOURCE_GROUP" --name "$1" --data "$data/server")
-	ip netns exec "cove-$street-$1" "$cove" join "$code" --up >"$data/join-$1.out" 2>&1 &
+	ip netns exec "$1" "$cove" join "$code" --up >"$data/join-$1.out" 2>&1 &
 	children+=($!)
 	eval "machine_$1=$!"
 	await $! "$data/join-$1.out" "^joined" "the machine $1 did not join"
@@ -222,13 +235,12 @@ docker_on() {
 	for name in "$host" "${@:2}"; do
 		mkdir -p "/etc/docker/certs.d/$name"
 		cp "$data/server/ca.pem" "/etc/docker/certs.d/$name/ca.crt"
-		trusted+=("$name")
 	done
 	become "$1" dockerd -H "unix://$dir/sock" --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/pid" --config-file "$dir/daemon.json" \
 		--iptables=false --ip6tables=false --bridge=none --storage-driver vfs >"$dir/log" 2>&1 &
 	children+=($!)
 	export DOCKER_HOST=unix://$dir/sock
-	engine=cove-$street-$1
+	engine=$1
 	await $! "$dir/log" "API listen on" "docker's engine did not start"
 }
 

@@ -131,6 +131,8 @@ func soon(t *testing.T, what string, holds func() bool) {
 // wrong and expired; it may what its role on this registry says and nothing
 // elsewhere; what `cove explain` prints as the fix lets the same request
 // through; and what is taken away ends.
+//
+// Published failure 9.
 func TestAServicePrincipalAndItsRoles(t *testing.T) {
 	s := covetest.Start(t)
 	const alpha, beta = "alpha1.cr.cove.internal", "beta22.cr.cove.internal"

@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -44,13 +46,11 @@ func newLab(t *testing.T) *lab {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes network namespaces and needs root; `make test-unprivileged` leaves it out")
 	}
-	id := make([]byte, 3)
-	rand.Read(id)
-	tag := hex.EncodeToString(id)
+	tag, n := quarter(t)
 	l := &lab{
 		dir: t.TempDir(), domain: "t" + tag + ".test",
-		outside: host{name: "cove-o" + tag, gateway: fmt.Sprintf("198.19.%d.1", id[0]), address: fmt.Sprintf("198.19.%d.2", id[0])},
-		inside:  host{name: "cove-i" + tag, gateway: fmt.Sprintf("198.18.%d.1", id[0]), address: fmt.Sprintf("198.18.%d.2", id[0])},
+		outside: host{name: "cove-o" + tag, gateway: fmt.Sprintf("198.19.%d.1", n), address: fmt.Sprintf("198.19.%d.2", n)},
+		inside:  host{name: "cove-i" + tag, gateway: fmt.Sprintf("198.18.%d.1", n), address: fmt.Sprintf("198.18.%d.2", n)},
 	}
 	for _, h := range []host{l.outside, l.inside} {
 		wire := "cv" + h.name[5:]
@@ -78,6 +78,32 @@ func newLab(t *testing.T) *lab {
 	l.Server = covetest.StartIn(t, filepath.Join(l.dir, "data"), "--domain", l.domain, "--listen", l.outside.gateway+":443",
 		"--advertise", l.outside.gateway, "--dns", l.outside.gateway+":53", "--wireguard", "0.0.0.0:0", "--connect", "")
 	return l
+}
+
+// quarter is a name and a number that no lab beside this one has, in this run
+// or another. The main job has the numbers from 200 on, and the few first.
+func quarter(t *testing.T) (tag string, n int) {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		id := make([]byte, 3)
+		rand.Read(id)
+		n = 10 + int(id[0])%190
+		taken := func(a net.Addr) bool { return strings.HasPrefix(a.String(), fmt.Sprintf("198.19.%d.", n)) }
+		if slices.ContainsFunc(addrs, taken) {
+			continue // by one that was killed
+		}
+		// The kernel gives a socket's name to one process, and takes it back at its end.
+		if claim, err := net.Listen("unix", fmt.Sprintf("@cove-lab-%d", n)); err == nil {
+			t.Cleanup(func() { claim.Close() })
+			return hex.EncodeToString(id), n
+		}
+	}
+	t.Fatal("all the numbers for labs are taken: namespaces of tests that were killed?")
+	return "", 0
 }
 
 // resolver sets what the host's programs ask for names.

@@ -18,7 +18,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 REGISTRY_NAME=teamregistry
 RESOURCE_GROUP=teamgroup
 host=$REGISTRY_NAME.azurecr.io
-street=login number=210
+number=210
 
 . "$here/house.sh"
 names+=(PASSWORD APP_ID APP_SECRET OLD_SECRET BUILDER_ID BUILDER_SECRET BUILDER_OBJECT_ID)

@@ -1,7 +1,6 @@
 package scenarios
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -171,6 +170,10 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
+	if r.Header.Get("Authorization") != "Bearer canary" || r.URL.RequestURI() != "/services/T0-canary?sig=canary" {
+		w.WriteHeader(http.StatusForbidden)
+		return
+	}
 	for _, rec := range body.Records {
 		id, _ := rec["DecisionId"].(string)
 		l.ids = append(l.ids, id)
@@ -225,31 +228,25 @@ func TestSinksSurviveAKill(t *testing.T) {
 	t.Cleanup(web.Close)
 	s := covetest.Start(t, "--outbound-ca", ca, "--outbound-allow", "logs=127.0.0.0/8")
 	s.Cove(t, "registry", "create", "harbor")
-	group := "/subscriptions/" + subscription(t, s) + "/resourceGroups/cove"
-	registry := group + "/providers/Microsoft.ContainerRegistry/registries/harbor"
-	const version = "?api-version=2021-05-01-preview"
-	put := func(id, body string) {
-		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://management.cove.internal"+id+version, bytes.NewReader([]byte(body)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+issued(t, s, administrator(t, s), "https://management.cove.internal"))
-		req.Header.Set("Content-Type", "application/json")
-		resp, err := s.Outside(t).Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		if b, _ := io.ReadAll(resp.Body); resp.StatusCode/100 != 2 {
-			t.Fatalf("%s: %d %s", id, resp.StatusCode, b)
+	// The address is a credential, and so is the header; nobody reads them again.
+	secrets := t.TempDir()
+	overwrite(t, filepath.Join(secrets, "address"), web.URL+"/services/T0-canary?sig=canary\n")
+	overwrite(t, filepath.Join(secrets, "headers"), "Authorization: Bearer canary\nX-Of: cove\n")
+	s.Cove(t, "logs", "sink", "create", "hook", "--webhook-file", filepath.Join(secrets, "address"), "--header-file", filepath.Join(secrets, "headers"))
+	s.Cove(t, "logs", "sink", "create", "file", "--file", "--max-mib", "2", "--files", "3")
+	for _, format := range []string{"table", "json"} {
+		shown := s.Cove(t, "logs", "sink", "list", "-o", format) + s.Cove(t, "logs", "sink", "show", "hook", "-o", format)
+		if strings.Contains(shown, "canary") || !strings.Contains(shown, web.URL) || !strings.Contains(shown, "X-Of") {
+			t.Errorf("sinks are shown as\n%s", shown)
 		}
 	}
-	const both = `"logs":[{"categoryGroup":"allLogs","enabled":true}]`
-	put(group+"/providers/Cove.Diagnostics/sinks/hook", `{"location":"local","properties":{"kind":"webhook","uri":"`+web.URL+`/in"}}`)
-	put(group+"/providers/Cove.Diagnostics/sinks/file", `{"location":"local","properties":{"kind":"file"}}`)
-	for _, name := range []string{"hook", "file"} {
-		put(registry+"/providers/Microsoft.Insights/diagnosticSettings/"+name, `{"properties":{"marketplacePartnerId":"`+group+`/providers/Cove.Diagnostics/sinks/`+name+`",`+both+`}}`)
+	s.Cove(t, "logs", "setting", "create", "hook", "--registry", "harbor", "--sink", "hook")
+	s.Cove(t, "logs", "setting", "create", "file", "--registry", "harbor", "--sink", "file", "--category", "logins")
+	if out := s.Cove(t, "logs", "setting", "list", "--registry", "harbor"); !strings.Contains(out, "allLogs") || !strings.Contains(out, "/sinks/file") {
+		t.Errorf("settings are listed as\n%s", out)
+	}
+	if _, errs, status := s.Try(t, "logs", "sink", "delete", "hook"); status != 1 || !strings.Contains(errs, "delete the setting first") {
+		t.Errorf("a sink in use is deleted: exit status %d, %s", status, errs)
 	}
 	var ids []string
 	refuse := func() {
@@ -294,6 +291,12 @@ func TestSinksSurviveAKill(t *testing.T) {
 		}
 		return slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return strings.Contains(string(b), `"DecisionId":"`+id+`"`) })
 	})
+	// What is no longer sent stays kept.
+	s.Cove(t, "logs", "setting", "delete", "hook", "--registry", "harbor")
+	s.Cove(t, "logs", "sink", "delete", "hook")
+	if out := s.Cove(t, "logs", "query", "ContainerRegistryLoginEvents | count", "-o", "tsv"); out != fmt.Sprint(len(ids)) {
+		t.Errorf("%s of %d events are kept", out, len(ids))
+	}
 }
 
 // The real az: activity log, diagnostic settings, workspaces and queries, each
@@ -343,5 +346,91 @@ az monitor log-analytics workspace delete --resource-group one --workspace-name 
 		if !c.play(r) && r.set != "" {
 			t.FailNow() // what follows needs it
 		}
+	}
+}
+
+// The queries of the registries' documentation, each sent by the real az over
+// events that real clients have made: pulls, pushes, a tag and a repository
+// that were deleted, a tag that is not there, a wrong password. `az monitor
+// log-analytics query` is an extension, which az would have to fetch; az rest
+// sends what it sends. An event's kind of artifact is what the manifest says.
+//
+// row:86
+// row:87
+func TestRootDocumentedQueriesByTheAzureCLI(t *testing.T) {
+	s := covetest.Start(t)
+	c := openCLI(t, s)
+	c.vars["DIR"] = t.TempDir()
+	layer(t, filepath.Join(c.vars["DIR"], "layer.tar"), "hello\n")
+	do := func(text string) {
+		for _, r := range table(c.t, text) {
+			if !c.play(r) {
+				c.t.FailNow() // what follows needs it
+			}
+		}
+	}
+	do(`
+SUB = az account show --query id --output tsv
+az group create --name one --location local --output none
+az acr create --name harbor --resource-group one --sku Premium --admin-enabled true --output none
+PASSWORD = az acr credential show --name harbor --query "passwords[0].value" --output tsv
+crane auth login harbor.cr.cove.internal -u harbor -p $PASSWORD
+crane append --new_layer $DIR/layer.tar --new_tag harbor.cr.cove.internal/team/app:v1
+crane append --new_layer $DIR/layer.tar --new_tag harbor.cr.cove.internal/team/web:v1
+crane tag harbor.cr.cove.internal/team/app:v1 v2
+crane manifest harbor.cr.cove.internal/team/app:v1
+! crane manifest harbor.cr.cove.internal/team/app:v9
+az acr repository untag --name harbor --image team/app:v2
+az acr repository delete --name harbor --repository team/web --yes --output none
+crane auth login harbor.cr.cove.internal -u harbor -p wrong
+! crane manifest harbor.cr.cove.internal/team/app:v1
+`)
+	c.vars["LOGS"] = "https://logs.cove.internal"
+	for _, q := range []struct{ what, query, wants string }{
+		{"the last 24 hours", `ContainerRegistryRepositoryEvents | where TimeGenerated > ago(1d)`, `
+  ^harbor.cr.cove.internal.*Push.*team/app.*v1
+  ^harbor.cr.cove.internal.*Pull.*team/app.*v1
+`},
+		{
+			"the 100 latest", `union ContainerRegistryRepositoryEvents, ContainerRegistryLoginEvents | top 100 by TimeGenerated | project TimeGenerated, LoginServer, OperationName, Identity, Repository, DurationMs, Region, ResultType`, `
+  ^20[^\t]*Z\tharbor.cr.cove.internal\tPull\tharbor\tteam/app\t[0-9]+\tlocal\tHttpStatusCode$
+  ^20[^\t]*Z\tharbor.cr.cove.internal\tLogin\t[^\t]*\t[^\t]*\t[0-9]+\tlocal\tHttpStatusCode$
+`,
+		},
+		{"who deleted a repository", `ContainerRegistryRepositoryEvents | where OperationName contains "Delete" | project LoginServer, OperationName, Repository, Identity, CallerIpAddress`, `
+  ^harbor.cr.cove.internal\tDelete\tteam/web\t[^\t]+\t127.0.0.1$
+  ! team/app
+`},
+		{"who deleted a tag", `ContainerRegistryRepositoryEvents | where OperationName contains "Untag" | project LoginServer, OperationName, Repository, Tag, Identity, CallerIpAddress`, `
+  ^harbor.cr.cove.internal\tUntag\tteam/app\tv2\t[^\t]+\t127.0.0.1$
+  ! Push
+`},
+		{"what failed in repositories", `ContainerRegistryRepositoryEvents | where ResultDescription contains "40" | project TimeGenerated, OperationName, Repository, Tag, ResultDescription`, `
+  \tPull\tteam/app\tv9\t404$
+  ! \t20[0-9]$
+`},
+		{"registry authentication failures", `ContainerRegistryLoginEvents | where ResultDescription != "200" | project TimeGenerated, Identity, CallerIpAddress, ResultDescription`, `
+  ^20[^\t]*Z\t[^\t]*\t127.0.0.1\t401$
+  ! \t200$
+`},
+		{"logins of the last hour", `ContainerRegistryLoginEvents | where TimeGenerated > ago(1h) | sort by TimeGenerated asc | project OperationName, ResultDescription, Identity`, `
+  ^Login\t200\tharbor$
+  ^Login\t401\t
+`},
+		{"what was pushed is of a kind, and has an id for cove explain", `ContainerRegistryRepositoryEvents | where OperationName == "Push" and ArtifactType != "" and DecisionId == CorrelationId and ReasonCode == "" | project ArtifactType, MediaType, Tag`, `
+  ^application/vnd.docker.container.image.v1\+json\tapplication/vnd.docker.distribution.manifest.v2\+json\tv1$
+`},
+	} {
+		// az rest reads a single quote within the body as a double one.
+		c.vars["BODY"] = `{"query":"` + strings.ReplaceAll(q.query, `"`, `'`) + `"}`
+		t.Run(q.what, func(t *testing.T) {
+			c.t = t
+			columns := "tables[0].rows"
+			if !strings.Contains(q.query, "project") {
+				columns = "tables[0].rows[*][1:]" // behind the time
+			}
+			do(`az rest --method post --url $LOGS/v1/workspaces/$SUB/query --resource $LOGS --body $BODY --query ` + columns + ` --output tsv` + q.wants)
+		})
+		c.t = t
 	}
 }

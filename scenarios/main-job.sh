@@ -44,7 +44,7 @@ display() {
 }
 password=-
 
-server='' member='' rooted=''
+server='' member='' rooted='' namespaces=()
 cleanup() {
 	status=$?
 	trap - EXIT INT TERM
@@ -52,12 +52,12 @@ cleanup() {
 	[ -n "$member" ] && kill "$member" 2>/dev/null && wait "$member" 2>/dev/null
 	[ -n "$server" ] && kill "$server" 2>/dev/null && wait "$server" 2>/dev/null
 	if [ -n "$rooted" ]; then
-		for ns in cove-member cove-outside; do
-			ip netns delete $ns 2>/dev/null
-			rm -rf /etc/netns/$ns
+		for ns in "${namespaces[@]}"; do
+			# The wire first: with the namespace it would go a moment later.
+			ip link delete "$ns" 2>/dev/null
+			ip netns delete "$ns" 2>/dev/null
+			rm -rf "/etc/netns/$ns"
 		done
-		ip link delete cove-member0 2>/dev/null
-		ip link delete cove-outside0 2>/dev/null
 		rmdir /etc/netns 2>/dev/null
 	fi
 	exit $status
@@ -70,28 +70,34 @@ on_server() { COVE_DATA=$data "$@"; }
 
 if [ "$(id -u)" = 0 ] && [ -c /dev/net/tun ]; then
 	rooted=1
-	echo "As root: the clients run in the network namespaces cove-member and cove-outside; skopeo, dig and crane are the clients."
-	for ns in cove-member cove-outside; do
-		! ip netns list | grep -qw $ns || fail "the namespace $ns exists: another walk is running, or was killed. Remove it with: ip netns delete $ns"
+	# Several walks may go at once: a namespace's name is taken by one of them.
+	for number in {1..9..2} {201..253..2} none; do
+		[ $number != none ] || fail "all the namespaces' names are taken, from cove-outside1 on: by walks that were killed? Remove one with: ip netns delete NAME"
+		outside=cove-outside$number within=cove-member$((number + 1))
+		! ip netns add $outside 2>/dev/null || break
 	done
-	n=1
-	for ns in cove-outside cove-member; do
-		ip netns add $ns
+	namespaces=($outside)
+	ip netns add $within
+	namespaces+=($within)
+	echo "As root: the clients run in the network namespaces $within and $outside; skopeo, dig and crane are the clients."
+	n=$number
+	for ns in $outside $within; do
 		ip -n $ns link set lo up
-		ip link add ${ns}0 type veth peer name eth0 netns $ns
-		ip addr add 198.18.$n.1/24 dev ${ns}0
-		ip link set ${ns}0 up
+		ip link add $ns type veth peer name eth0 netns $ns
+		ip addr add 198.18.$n.1/24 dev $ns
+		ip link set $ns up
 		ip -n $ns addr add 198.18.$n.2/24 dev eth0
 		ip -n $ns link set eth0 up
 		ip -n $ns route add default via 198.18.$n.1
 		mkdir -p /etc/netns/$ns
 		n=$((n + 1))
 	done
-	echo 'nameserver 198.18.1.1' >/etc/netns/cove-outside/resolv.conf
-	echo 'nameserver 168.63.129.16' >/etc/netns/cove-member/resolv.conf
-	listen=(--listen 198.18.1.1:443 --advertise 198.18.1.1 --dns 198.18.1.1:53 --wireguard 0.0.0.0:0 --admin 127.0.0.1:0)
-	on_member() { SSL_CERT_FILE=$data/ca.pem ip netns exec cove-member "$@"; }
-	on_outside() { SSL_CERT_FILE=$data/ca.pem ip netns exec cove-outside "$@"; }
+	front=198.18.$number.1
+	echo "nameserver $front" >/etc/netns/$outside/resolv.conf
+	echo 'nameserver 168.63.129.16' >/etc/netns/$within/resolv.conf
+	listen=(--listen $front:443 --advertise $front --dns $front:53 --wireguard 0.0.0.0:0 --admin 127.0.0.1:0)
+	on_member() { SSL_CERT_FILE=$data/ca.pem ip netns exec $within "$@"; }
+	on_outside() { SSL_CERT_FILE=$data/ca.pem ip netns exec $outside "$@"; }
 else
 	echo "Without root: crane is the client; the outside is the CONNECT proxy, the inside a tunnel in the process (cove join --userspace)."
 	listen=(--listen 127.0.0.1:0 --advertise 127.0.0.1 --connect 127.0.0.1:0 --dns 127.0.0.1:0 --wireguard 127.0.0.1:0 --admin 127.0.0.1:0)
@@ -133,7 +139,7 @@ on server "$cove" join-code office/default --name laptop --for 1h | tee "$data/c
 code=$(tail -n 1 "$data/code")
 if [ -n "$rooted" ]; then
 	shown member "cove join \"\$CODE\" --up"
-	ip netns exec cove-member "$cove" join "$code" --up >"$data/join.out" 2>&1 &
+	ip netns exec $within "$cove" join "$code" --up >"$data/join.out" 2>&1 &
 else
 	shown member "cove join \"\$CODE\" --userspace --proxy 127.0.0.1:0"
 	"$cove" join "$code" --userspace --proxy 127.0.0.1:0 >"$data/join.out" 2>&1 &

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -94,8 +95,16 @@ func TestRootMainJob(t *testing.T) {
 	if status != 0 || !strings.Contains(out, "Every step held.") {
 		t.Fatalf("exit status %d\n%s", status, out)
 	}
-	if left, err := exec.Command("ip", "netns", "list").Output(); err != nil || strings.Contains(string(left), "cove-member") {
-		t.Errorf("the walk left a namespace behind: %s %v", left, err)
+	made := regexp.MustCompile(`cove-(outside|member)\d+`).FindAllString(strings.SplitN(out, "\n", 2)[0], -1)
+	if len(made) != 2 {
+		t.Fatalf("the first line does not name the namespaces:\n%.200s", out)
+	}
+	for _, folder := range []string{"/run/netns/", "/etc/netns/", "/sys/class/net/"} {
+		for _, name := range made {
+			if _, err := os.Stat(folder + name); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the walk left %s behind: %v", folder+name, err)
+			}
+		}
 	}
 }
 

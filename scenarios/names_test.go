@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"fmt"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -35,11 +36,12 @@ func (l *lab) snippet(t *testing.T, after string) string {
 const (
 	pageDnsmasq = "dnsmasq 2.90:"
 	pageUnbound = "unbound 1.17:"
+	pageBind    = "BIND 9.18, inside `options` and beside it:"
 )
 
 // program is a resolver with settings beside its own: it listens at address,
-// throws private addresses away, and asks the public view about everything
-// that the settings say nothing of.
+// throws private addresses away or validates, and asks the public view about
+// everything that the settings say nothing of.
 type program func(t *testing.T, l *lab, h host, address, settings string)
 
 func dnsmasq(t *testing.T, l *lab, h host, address, settings string) {
@@ -80,6 +82,45 @@ forward-zone:
 		t.Fatal(err)
 	}
 	l.background(t, h, "start of service", nil, "unbound", "-d", "-c", file)
+}
+
+// bind is BIND, which validates with the root's key that it has built in. The
+// settings' options go among its own.
+func bind(t *testing.T, l *lab, h host, address, settings string) {
+	t.Helper()
+	dir := filepath.Join(l.dir, "bind-"+address)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	options, isOptions := strings.CutPrefix(settings, "options {")
+	options, beside, ended := strings.Cut(options, "\n};\n")
+	if !isOptions || !ended {
+		t.Fatalf("the settings of docs/names.md for BIND do not begin with options:\n%s", settings)
+	}
+	text := `options {
+    directory "` + dir + `";
+    pid-file none;
+    session-keyfile "` + dir + `/session.key";
+    managed-keys-directory "` + dir + `";
+    listen-on { ` + address + `; };
+    listen-on-v6 { none; };
+    allow-query { any; };
+    recursion yes;
+    max-cache-size 16m;
+    dnssec-validation auto;
+    forward only;
+    forwarders { ` + l.outside.gateway + `; };
+` + options + `
+};
+controls {};
+` + beside
+	// It listens at addresses that interfaces have, and at no others.
+	l.on(t, h, "ip", "addr", "add", address+"/8", "dev", "lo")
+	file := filepath.Join(dir, "named.conf")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l.background(t, h, " running\n", nil, "named", "-g", "-c", file)
 }
 
 var statusLine = regexp.MustCompile(`status: ([A-Z]+)`)
@@ -156,7 +197,7 @@ func TestRootForwarders(t *testing.T) {
 		}
 		return out
 	}
-	forMasq, forUnbound := l.snippet(t, pageDnsmasq), l.snippet(t, pageUnbound)
+	forMasq, forUnbound, forBind := l.snippet(t, pageDnsmasq), l.snippet(t, pageUnbound), l.snippet(t, pageBind)
 	for i, c := range []struct {
 		what     string
 		start    program
@@ -165,6 +206,9 @@ func TestRootForwarders(t *testing.T) {
 	}{
 		{"dnsmasq as the page has it", dnsmasq, forMasq, private},
 		{"unbound as the page has it", unbound, forUnbound, private},
+		{"BIND as the page has it", bind, forBind, private},
+		{"BIND that validates", bind, without(forBind, "validate-except"), "SERVFAIL"},
+		{"BIND with privatelink alone", bind, narrow(forBind, `zone "%s"`), private},
 		{"dnsmasq with rebind protection", dnsmasq, without(forMasq, "rebind-domain-ok"), "NOERROR"},
 		{"unbound with private addresses kept out", unbound, without(forUnbound, "private-domain"), "NOERROR"},
 		{"unbound that validates", unbound, without(forUnbound, "domain-insecure"), "SERVFAIL"},
@@ -419,14 +463,27 @@ func vnetID(t *testing.T, l *lab, name string) string {
 }
 
 // A registry's global name leads to its home, or, while the operator routes
-// around that region, to a replica that takes part in the routing. The names
+// around that region, to a replica that takes part in the routing, and its
+// layers come from the data host of the same region. The names
 // of a region lead to the region, whatever is said of it, and gain the
 // privatelink label with the first private endpoint as the global one does.
 // row:53 row:91
 func TestGlobalNamesAreRouted(t *testing.T) {
 	s := covetest.Start(t, "--also-region", "eastus", "--route-around", "local")
-	s.Cove(t, "registry", "create", "harbor")
+	s.Cove(t, "registry", "create", "harbor", "--admin-enabled", "--data-endpoint-enabled")
 	const suffix = ".cr.cove.internal"
+	const image = "harbor" + suffix + "/team/app:1"
+	p := newPuller(t, s, s.Run.Connect, "harbor")
+	p.push(t, image)
+	blob, outside := p.blob(t, image), s.Outside(t)
+	outside.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	leads := func(when, want string) {
+		t.Helper()
+		status, h, _ := get(t, outside, "https://harbor"+suffix+blob, "harbor", s.Password(t, "harbor"))
+		if where := h.Get("Location"); status != http.StatusTemporaryRedirect || !strings.HasPrefix(where, "https://harbor."+want+".data"+suffix+"/") {
+			t.Errorf("%s, a layer: %d %s, want the data host of %s", when, status, where, want)
+		}
+	}
 	asks := func(when, name, want string) {
 		t.Helper()
 		if got := strings.Split(answers(t, s.Run.DNS[0], name+suffix), "\n"); len(got) < 2 || got[len(got)-2] != "CNAME fe."+want+".cove.internal." {
@@ -445,12 +502,17 @@ func TestGlobalNamesAreRouted(t *testing.T) {
 	put("PUT", "/replications/eastus", `{"location":"eastus","properties":{}}`)
 	put("PATCH", "", `{"properties":{"regionalEndpoints":"Enabled"}}`)
 	asks("with a replica", "harbor", "eastus")
+	leads("with a replica", "eastus")
+	if err := p.pull(t, image); err != nil {
+		t.Errorf("with a replica: %v", err)
+	}
 	for _, name := range []string{"harbor.local.geo", "harbor.local.data"} {
 		asks("routed around", name, "local")
 	}
 	asks("of its own", "harbor.eastus.geo", "eastus")
 	put("PATCH", "/replications/eastus", `{"properties":{"regionEndpointEnabled":false}}`)
 	asks("with the replica out of the routing", "harbor", "local")
+	leads("with the replica out of the routing", "local")
 	asks("with the replica out of the routing", "harbor.eastus.geo", "eastus")
 	asks("with the replica out of the routing", "harbor.eastus.data", "eastus")
 	put("PATCH", "/replications/eastus", `{"properties":{"regionEndpointEnabled":true}}`)

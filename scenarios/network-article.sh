@@ -23,7 +23,7 @@ RESOURCE_GROUP=officegroup
 NETWORK_NAME=westnetwork
 SUBNET_NAME=westsubnet
 host=$REGISTRY_NAME.azurecr.io
-street=net number=220
+number=220
 
 . "$here/house.sh"
 office=198.18.221.2

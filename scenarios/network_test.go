@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os/exec"
@@ -140,6 +141,52 @@ func TestTwoNetworksWithOneAddressSpace(t *testing.T) {
 	}
 }
 
+// Rules about addresses are about the public side: whatever they say, members
+// come in by the private endpoint. Who is outside can list neither repositories
+// nor tags, with the best of credentials, until the rules are changed or the
+// endpoint goes and public access is on. row:9 row:27 row:28
+func TestListsFromOutsideAndInside(t *testing.T) {
+	s := joined(t)
+	pushed(t, s, "team/app:1")
+	const host = "https://myregistry.cr.cove.internal"
+	inside, outside, password := s.Through(t, enter(t, s, "office", "m").proxy), s.Outside(t), s.Password(t, "myregistry")
+	lists := func(when, refusal string) {
+		t.Helper()
+		for _, path := range []string{"/v2/_catalog", "/v2/team/app/tags/list", "/acr/v1/_catalog", "/acr/v1/team/app/_tags", "/acr/v1/team/app/_manifests", "/acr/v1/team/app"} {
+			if status, _, body := get(t, inside, host+path, "myregistry", password); status != http.StatusOK || !strings.Contains(body, "app") {
+				t.Errorf("%s, inside, %s: %d %s", when, path, status, body)
+			}
+			status, header, body := get(t, outside, host+path, "myregistry", password)
+			if refusal == "" {
+				if status != http.StatusOK || !strings.Contains(body, "app") {
+					t.Errorf("%s, outside, %s: %d %s", when, path, status, body)
+				}
+				continue
+			}
+			if status != http.StatusForbidden || !strings.Contains(body, "DENIED") || strings.Contains(body, "team") {
+				t.Errorf("%s, outside, %s: %d %s", when, path, status, body)
+			}
+			if got := s.Cove(t, "explain", header.Get("X-Ms-Correlation-Request-Id")); !strings.Contains(got, refusal) {
+				t.Errorf("%s, outside, %s, explained otherwise than by %s:\n%s", when, path, refusal, got)
+			}
+		}
+	}
+	lists("public access is off", "COVE-NET-001")
+	s.Cove(t, "registry", "update", "myregistry", "--public-network-enabled", "true", "--default-action", "Deny")
+	lists("no rule admits anybody", "COVE-NET-003")
+	s.Cove(t, "network-rule", "add", "myregistry", "203.0.113.0/24")
+	lists("a rule is about somebody else", "COVE-NET-003")
+	s.Cove(t, "registry", "update", "myregistry", "--default-action", "Allow")
+	lists("all networks are allowed", "")
+	s.Cove(t, "registry", "update", "myregistry", "--public-network-enabled", "false")
+	lists("public access is off again", "COVE-NET-001")
+	s.Cove(t, "private-endpoint", "delete", "pe")
+	s.Cove(t, "registry", "update", "myregistry", "--public-network-enabled", "true")
+	if status, _, body := get(t, outside, host+"/v2/_catalog", "myregistry", password); status != http.StatusOK || !strings.Contains(body, "team/app") {
+		t.Errorf("the endpoint is gone and public access on: %d %s", status, body)
+	}
+}
+
 // A connection that stands is decided anew at each request: rejecting the
 // endpoint refuses the next one, approving it lets the one after in.
 func TestRejectionReachesAnOpenConnection(t *testing.T) {
@@ -170,6 +217,51 @@ func TestRejectionReachesAnOpenConnection(t *testing.T) {
 		if !strings.Contains(explained, step.reason) || !strings.Contains(explained, "cove private-endpoint approve") {
 			t.Errorf("explained without %s and its cure:\n%s", step.reason, explained)
 		}
+	}
+}
+
+// A change of the rules reaches a connection that is open at its next request,
+// in either direction: what was closed by mistake is open again at once.
+// row:6 row:7 row:28
+func TestRulesReachAnOpenConnection(t *testing.T) {
+	s := covetest.Start(t)
+	s.Cove(t, "registry", "create", "myregistry", "--admin-enabled")
+	password, client := s.Password(t, "myregistry"), s.Outside(t)
+	opened := 0
+	dial := client.Transport.(*http.Transport).DialContext
+	client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		opened++
+		return dial(ctx, network, address)
+	}
+	for _, step := range []struct {
+		command []string
+		want    int
+		reason  string
+	}{
+		{nil, 200, ""},
+		{[]string{"registry", "update", "myregistry", "--default-action", "Deny"}, 403, "COVE-NET-003"},
+		{[]string{"network-rule", "add", "myregistry", "127.0.0.0/30"}, 200, ""},
+		{[]string{"network-rule", "add", "myregistry", "203.0.113.0/24"}, 200, ""},
+		{[]string{"registry", "update", "myregistry", "--public-network-enabled=false"}, 403, "COVE-NET-001"},
+		{[]string{"registry", "update", "myregistry", "--public-network-enabled=true"}, 200, ""},
+		{[]string{"network-rule", "remove", "myregistry", "127.0.0.0/30"}, 403, "COVE-NET-003"},
+		{[]string{"registry", "update", "myregistry", "--default-action", "Allow"}, 200, ""},
+	} {
+		if step.command != nil {
+			s.Cove(t, step.command...)
+		}
+		status, header, body := get(t, client, "https://myregistry.cr.cove.internal/v2/_catalog", "myregistry", password)
+		if status != step.want {
+			t.Errorf("after %v: %d %s, want %d", step.command, status, body, step.want)
+		}
+		if step.reason != "" {
+			if got := s.Cove(t, "explain", header.Get("X-Ms-Correlation-Request-Id")); !strings.Contains(got, step.reason) {
+				t.Errorf("after %v, explained otherwise than by %s:\n%s", step.command, step.reason, got)
+			}
+		}
+	}
+	if opened != 1 {
+		t.Errorf("%d connections were opened", opened)
 	}
 }
 

@@ -151,6 +151,7 @@ func TestEachCredentialInEachPlace(t *testing.T) {
 		"a refresh token's form":        {"a refresh token"},
 		"a password's form":             {"an admin password"},
 		"an exchange":                   {manager, person, "a token for registries"},
+		"an exchange of a session":      {"a person's refresh token"},
 		"the data host with Bearer":     {}, // a storage service knows links only
 		"the data host as admin user":   {},
 		"the data host with a link":     {"a download link"},
@@ -237,6 +238,7 @@ func (v visit) places(admin identity, host, data string) []place {
 		form("a refresh token's form", registry+"/oauth2/token", "refresh_token", "grant_type", "refresh_token", "service", host, "scope", "repository:app:pull"),
 		form("a password's form", registry+"/oauth2/token", "password", "grant_type", "password", "service", host, "scope", "repository:app:pull", "username", strings.Split(host, ".")[0]),
 		form("an exchange", registry+"/oauth2/exchange", "access_token", "grant_type", "access_token", "service", host),
+		form("an exchange of a session", registry+"/oauth2/exchange", "refresh_token", "grant_type", "refresh_token", "service", host),
 		form("a client's secret", canaryLogin, "client_secret", "grant_type", "client_credentials", "client_id", admin.ClientID, "scope", scope),
 		form("a person's password", canaryLogin, "password", "grant_type", "password", "client_id", azCLI, "username", "alice@cove.internal", "scope", scope),
 		form("a person's refresh token", canaryLogin, "refresh_token", "grant_type", "refresh_token", "client_id", azCLI, "scope", scope),

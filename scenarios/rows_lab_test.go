@@ -56,12 +56,23 @@ func newNode(t *testing.T, l *lab, at host, registry string) *node {
 	return &node{t, l, at, &http.Client{Transport: transport, Timeout: time.Minute}}
 }
 
-// pull asks for an image as a kubelet does. It returns what the node says went
-// wrong, "" if nothing did: what a person finds in the events of a pod.
+// pull is ask without the status.
 func (n *node) pull(image, user, password string) string {
 	n.t.Helper()
+	_, message := n.ask(image, user, password)
+	return message
+}
+
+// ask asks for an image as a kubelet does; the user "" has no pull secret. It
+// returns gRPC's status and what the node says went wrong, "" if nothing did:
+// what a person finds in the events of a pod.
+func (n *node) ask(image, user, password string) (status, message string) {
+	n.t.Helper()
 	// PullImageRequest{image: {image}, auth: {username, password}}
-	ask := append(lengthField(1, lengthField(1, []byte(image))), lengthField(2, append(lengthField(1, []byte(user)), lengthField(2, []byte(password))...))...)
+	ask := lengthField(1, lengthField(1, []byte(image)))
+	if user != "" {
+		ask = append(ask, lengthField(2, append(lengthField(1, []byte(user)), lengthField(2, []byte(password))...))...)
+	}
 	frame := binary.BigEndian.AppendUint32([]byte{0}, uint32(len(ask)))
 	req, err := http.NewRequest(http.MethodPost, "http://cri/runtime.v1.ImageService/PullImage", bytes.NewReader(append(frame, ask...)))
 	if err != nil {
@@ -78,18 +89,19 @@ func (n *node) pull(image, user, password string) string {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	status := func(name string) string { return resp.Header.Get(name) + resp.Trailer.Get(name) }
-	if status("Grpc-Status") == "0" {
+	said := func(name string) string { return resp.Header.Get(name) + resp.Trailer.Get(name) }
+	status = said("Grpc-Status")
+	if status == "0" {
 		if !bytes.Contains(body, []byte("sha256:")) {
 			n.t.Errorf("the node pulled %s and names no image: %q", image, body)
 		}
-		return ""
+		return status, ""
 	}
-	message, err := url.PathUnescape(status("Grpc-Message"))
+	message, err = url.PathUnescape(said("Grpc-Message"))
 	if err != nil || message == "" {
 		n.t.Fatalf("no status and no message: %s %v %v", resp.Status, resp.Header, resp.Trailer)
 	}
-	return message
+	return status, message
 }
 
 // lengthField is a field of a protocol buffer that holds bytes.

@@ -1,19 +1,27 @@
 package scenarios
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"cove.example/cove/covetest"
+	"cove.example/cove/health"
+	"cove.example/cove/reason"
 )
 
 // A machine in a subnet with a service endpoint: its resolver answers the
@@ -101,7 +109,7 @@ func TestServiceEndpointsAreForMachines(t *testing.T) {
 		}
 		if c.kind == "aks" { // row:99 it is let in: it pushes, and pulls again
 			tar := filepath.Join(t.TempDir(), "layer.tar")
-			layer(t, tar)
+			layer(t, tar, "hello\n")
 			const image = "harbor.cr.cove.internal/hello:1"
 			for _, argv := range [][]string{{"auth", "login", "harbor.cr.cove.internal", "-u", "harbor", "-p", password}, {"append", "-f", tar, "-t", image}, {"pull", image, tar + ".out"}} {
 				cmd := exec.CommandContext(t.Context(), covetest.Crane(t), argv...)
@@ -247,6 +255,14 @@ func TestSecurityGroups(t *testing.T) {
 	s.Cove(t, "subnet", "update", "office/default", "--security-group", "walls")
 	rule("Outbound", "Deny", "10.0.1.0/24", "443")
 	reaches("denied where it leaves", false)
+	// The member sees silence, and whoever may ask the control plane the rule.
+	found, status := checked(t, s, "harbor", "--userspace", "office/default")
+	if r := found[health.LayerConnect]; status != 1 || r.Code != reason.GroupDenies || !strings.Contains(strings.Join(r.Evidence, " "), "the rule one of the network security group walls denies TCP port 443 from 10.0.0.") {
+		t.Errorf("the check ends with %d: %+v", status, r)
+	}
+	if got := s.Log(); !strings.Contains(got, "a security group denies") || !strings.Contains(got, "group=walls rule=one protocol=6 from=10.0.0.") {
+		t.Error("the server's log does not say what was denied")
+	}
 	rule("Outbound", "Deny", "AzureContainerRegistry.local", "443")
 	reaches("the public side is denied", true)
 	if _, out := arm(t, s, http.MethodDelete, group, "2022-01-01", ""); !strings.Contains(fmt.Sprint(out), "InUseNetworkSecurityGroupCannotBeDeleted") {
@@ -255,8 +271,9 @@ func TestSecurityGroups(t *testing.T) {
 }
 
 // A hub holds the endpoint of its spokes: a member of a network that is peered
-// with it reaches the endpoint, one of a spoke's spoke does not, and one side
-// alone is no peering.
+// with it reaches the endpoint by its name, one of a spoke's spoke does not, and
+// one side alone is no peering. Members that were there before the peering are
+// told of, with what brings them there.
 func TestPeering(t *testing.T) {
 	s := covetest.Start(t)
 	s.Cove(t, "registry", "create", "harbor", "--public-network-enabled", "false", "--admin-enabled")
@@ -278,9 +295,8 @@ func TestPeering(t *testing.T) {
 	peer("far", "spoke")
 	peer("spoke", "far")
 	password := s.Password(t, "harbor")
-	reaches := func(network, name string, want bool) {
+	asks := func(m member, network, name string, want bool) {
 		t.Helper()
-		m := enter(t, s, network, name)
 		ctx, cancel := context.WithTimeout(t.Context(), map[bool]time.Duration{true: 20 * time.Second, false: 1500 * time.Millisecond}[want])
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://harbor.cr.cove.internal/v2/", nil)
@@ -296,12 +312,45 @@ func TestPeering(t *testing.T) {
 			t.Errorf("%s from %s: reached %v, want %v (%v)", name, network, got, want, err)
 		}
 	}
-	reaches("spoke", "early", false)
+	reaches := func(network, name string, want bool) {
+		t.Helper()
+		asks(enter(t, s, network, name), network, name, want)
+	}
+	early := enter(t, s, "spoke", "early")
+	asks(early, "spoke", "early", false)
 	if got := state(peer("hub", "spoke")); got != "Connected" {
 		t.Errorf("both sides are %v", got)
 	}
 	reaches("spoke", "builder", true)
 	reaches("far", "stranger", false)
+	// Who was there before has no route, which the status says of nobody else,
+	// until it joins again.
+	asks(early, "spoke", "early, which has no route", false)
+	if got, want := watched(t, s)[reason.MembersBehind].Says, "members of spoke have no route to the private endpoints in 10.0.0.0/16: early"; got != want {
+		t.Errorf("the status says %q, want %q", got, want)
+	}
+	asks(enter(t, s, "spoke", "early", "--replace"), "spoke", "early, joined again", true)
+	if got, found := watched(t, s)[reason.MembersBehind]; found {
+		t.Errorf("the status still says %+v", got)
+	}
+	// What the owner decides about the hub's endpoint holds in the spokes.
+	worker := s.Through(t, enter(t, s, "spoke", "worker").proxy)
+	for _, step := range []struct {
+		command string
+		want    int
+	}{{"reject", http.StatusForbidden}, {"approve", http.StatusOK}} {
+		s.Cove(t, "private-endpoint", step.command, "pe")
+		status, header, body := get(t, worker, "https://harbor.cr.cove.internal/v2/", "harbor", password)
+		if status != step.want {
+			t.Errorf("%s, from the spoke: %d %s", step.command, status, body)
+		}
+		if status != http.StatusForbidden {
+			continue
+		}
+		if got := s.Cove(t, "explain", header.Get("X-Ms-Correlation-Request-Id")); !strings.Contains(got, "COVE-NET-005") {
+			t.Errorf("explained otherwise:\n%s", got)
+		}
+	}
 	if status, out := arm(t, s, http.MethodPut, group+"hub/virtualNetworkPeerings/again", "2022-01-01", fmt.Sprintf(`{"properties":{"remoteVirtualNetwork":{"id":%q}}}`, group+"spoke")); status != http.StatusBadRequest {
 		t.Errorf("a second peering: %d %v", status, out)
 	}
@@ -370,6 +419,78 @@ func TestRejectionEndsATransfer(t *testing.T) {
 	case err := <-theirs:
 		t.Errorf("another network's transfer ended too: %v", err)
 	default:
+	}
+}
+
+// An address that a deleted endpoint had is another's at once, if that asks for
+// it by name; the connections to the old one have ended by then, so that none
+// of them ever speaks to the heir.
+func TestAnAddressChangesHands(t *testing.T) {
+	s := fenced(t)
+	m := enter(t, s, "north", "m")
+	s.Cove(t, "registry", "create", "theheir", "--public-network-enabled", "false", "--admin-enabled")
+	var old struct{ Addresses []string }
+	if err := json.Unmarshal([]byte(s.Cove(t, "private-endpoint", "show", "pe-north", "-o", "json")), &old); err != nil || len(old.Addresses) != 2 {
+		t.Fatal(err, old)
+	}
+	slices.Sort(old.Addresses)
+	// talk opens a connection to the address as a registry's client does, and
+	// returns the status of its first answer.
+	talk := func(registry string) (*tls.Conn, int) {
+		t.Helper()
+		c, err := net.Dial("tcp", m.proxy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		if err := c.SetDeadline(time.Now().Add(covetest.Wait)); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "CONNECT %s:443 HTTP/1.1\r\nHost: %[1]s\r\n\r\n", old.Addresses[0])
+		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("the proxy: %v %v", resp, err)
+		}
+		conf := s.TLS(t)
+		conf.ServerName = registry + ".cr.cove.internal"
+		conn := tls.Client(c, conf)
+		req, err := http.NewRequest(http.MethodGet, "https://"+conf.ServerName+"/v2/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.SetBasicAuth(registry, s.Password(t, registry))
+		if err := req.Write(conn); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return conn, resp.StatusCode
+	}
+	before, status := talk("registrynorth")
+	if status != http.StatusOK {
+		t.Fatalf("before: %d", status)
+	}
+	group, _, _ := strings.Cut(registryID(t, s, "theheir"), "/providers/")
+	subnet := group + "/providers/Microsoft.Network/virtualNetworks/north/subnets/default"
+	s.Cove(t, "private-endpoint", "delete", "pe-north")
+	put(t, s, group+"/providers/Microsoft.Network/privateEndpoints/pe-heir", fmt.Sprintf(`{"location":"local","properties":{"subnet":{"id":%q},
+		"ipConfigurations":[{"name":"a","properties":{"groupId":"registry","memberName":"registry","privateIPAddress":%q}},
+			{"name":"b","properties":{"groupId":"registry","memberName":"registry_data_local","privateIPAddress":%q}}],
+		"privateLinkServiceConnections":[{"name":"c","properties":{"privateLinkServiceId":%q,"groupIds":["registry"]}}]}}`,
+		subnet, old.Addresses[0], old.Addresses[1], registryID(t, s, "theheir")))
+	if err := before.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := before.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection to the deleted endpoint stands: %v", err)
+	}
+	if _, status := talk("theheir"); status != http.StatusOK {
+		t.Errorf("the heir answers %d", status)
+	}
+	if _, status := talk("registrynorth"); status != http.StatusForbidden {
+		t.Errorf("the old registry answers %d at the heir's address", status)
 	}
 }
 
@@ -450,6 +571,11 @@ az acr show-usage --name harbor --query "value[?name=='VNetRules'].[limit, curre
 az acr network-rule remove --name harbor --vnet-name office --subnet build
 az acr network-rule list --name harbor --output json
   ! subnets/build
+az network list-service-tags --location local --query "values[?name=='AzureContainerRegistry.local'].properties.addressPrefixes[]" --output tsv
+  ^127.0.0.1/32$
+  ^100.100.100.100/32$
+! az network list-service-tags --location mars
+  LocationNotAvailableForResourceType
 az network nsg create --resource-group g --name walls
 az network nsg rule create --resource-group g --nsg-name walls --name no --priority 200 --direction Outbound --access Deny --protocol Tcp --destination-address-prefixes AzureContainerRegistry.local --destination-port-ranges 443
 az network vnet subnet update --resource-group g --vnet-name office --name build --network-security-group walls

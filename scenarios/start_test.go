@@ -103,6 +103,8 @@ func TestASecondServerOnTheSameDataIsRefused(t *testing.T) {
 
 // A fresh start has no password that anybody could know, answers no plain
 // HTTP, and shows a stranger nothing (docs/published-failures.md).
+//
+// Published failure 22.
 func TestAFreshStartIsClosed(t *testing.T) {
 	s := covetest.Start(t)
 	if s.Run.HTTP != "" {

@@ -205,6 +205,74 @@ func curt(t *testing.T, at host, proxy string) string {
 	return l.Addr().String()
 }
 
+// swallower is a device in a host's way to everything at port 443, which loses
+// all that servers say once TLS stands: a client that has asked for something
+// hears nothing more, and nothing ends. Such are links that lose large packets
+// and firewalls that have forgotten a connection.
+func swallower(t *testing.T, at host) (begin, end func()) {
+	t.Helper()
+	l := at.listen(t, "127.0.0.1:0")
+	var server atomic.Pointer[string]
+	serve := func(c net.Conn) {
+		defer c.Close()
+		up, err := net.Dial("tcp", *server.Load())
+		if err != nil {
+			return
+		}
+		defer up.Close()
+		var asked atomic.Bool
+		go func() {
+			buf := make([]byte, 32<<10)
+			for {
+				n, err := up.Read(buf)
+				if err != nil {
+					return // the client's end stays open
+				}
+				if !asked.Load() {
+					c.Write(buf[:n])
+				}
+			}
+		}()
+		head := make([]byte, 5)
+		for {
+			if _, err := io.ReadFull(c, head); err != nil {
+				return
+			}
+			body := make([]byte, int(head[3])<<8|int(head[4]))
+			if _, err := io.ReadFull(c, body); err != nil {
+				return
+			}
+			// RFC 8446, section 5: application data, or what ends the handshake
+			// and is encrypted like it. By then the client has heard all that it
+			// needs to.
+			if head[0] == 23 {
+				asked.Store(true)
+			}
+			up.Write(append(head[:5:5], body...))
+		}
+	}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go serve(c)
+		}
+	}()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := net.JoinHostPort(at.gateway, "443")
+	server.Store(&address)
+	return func() {
+			must(t, "ip", "netns", "exec", at.name, "nft", "add table ip hush; add chain ip hush out { type nat hook output priority -100; }; add rule ip hush out tcp dport 443 redirect to :"+port)
+		}, func() {
+			must(t, "ip", "netns", "exec", at.name, "nft", "delete table ip hush")
+		}
+}
+
 // What docker's engine says when the network between it and a registry is
 // broken in each of the ways that the troubleshooting articles name, and what
 // cove makes of it: of the error's text alone, and by its own check from the
@@ -269,11 +337,26 @@ func TestRootSymptoms(t *testing.T) {
 
 		means(t, says(t, docker("pull", "harbour.cr."+l.domain+"/team/app:1"), "dial tcp: lookup harbour.cr."+l.domain), reason.NameUnknown)
 
+		// Every packet of the handshakes arrives, and no answer: the engine waits
+		// for its headers until its limit, each time.
+		begin, end := swallower(t, l.outside)
+		begin()
+		means(t, says(t, docker(login...), "Client.Timeout exceeded while awaiting headers"), reason.PathSilent)
+		found = check(t)
+		if r := found[health.LayerTLS]; r.Outcome != health.Passed {
+			t.Errorf("%+v", r)
+		}
+		if r := found[health.LayerChallenge]; r.Code != reason.PathSilent || r.Millis > 6000 {
+			t.Errorf("%+v", r)
+		}
+		end()
+
+		// Where no packet arrives the engine's one limit of 15 seconds ends the
+		// dialling, the request and the client at once, and which of them it
+		// names is chance; the check says where it is.
 		l.on(t, l.outside, "nft", "add table inet fault; add chain inet fault out { type filter hook output priority 0; }; add rule inet fault out tcp dport 443 drop")
 		defer l.on(t, l.outside, "nft", "delete table inet fault")
-		// The engine has two limits of 15 seconds, and either may come first.
-		out = says(t, docker(login...), "Client.Timeout exceeded while awaiting headers", "dial tcp "+l.outside.gateway+":443: i/o timeout")
-		means(t, out, reason.PathSilent)
+		means(t, "dial tcp "+l.outside.gateway+":443: i/o timeout", reason.PathSilent)
 		if r := check(t)[health.LayerConnect]; r.Code != reason.PathSilent || r.Millis > 6000 {
 			t.Errorf("%+v", r)
 		}

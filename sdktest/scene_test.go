@@ -536,7 +536,7 @@ func (w *world) assign(t *testing.T, registry string) {
 	_, err = assignments.Delete(ctx, registry, name, nil)
 	must(t, err)
 	_, err = assignments.Get(ctx, registry, name, nil)
-	refused(t, err, http.StatusNotFound, "ResourceNotFound")
+	refused(t, err, http.StatusNotFound, "RoleAssignmentNotFound")
 }
 
 // removeGroup deletes everything by its group and finds nothing left.

@@ -3,23 +3,18 @@
 package soak
 
 import (
-	"bufio"
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -113,7 +108,10 @@ func gather(t *testing.T, name string, args ...string) string {
 		images = append(images, p.image)
 	}
 	first.close()
-	east, west := enter(t, s, "east", first), enter(t, s, "west", first)
+	member := func(network string) *client {
+		return first.by(enter(t, s, network, network+"-host"), addresses(t, s, network))
+	}
+	east, west := member("east"), member("west")
 	connections := counter(t, s, args)
 	before := connections()
 	most, limit := before, before // SQLite's are all opened at the start
@@ -258,60 +256,6 @@ func (c *client) fresh() *client {
 	d := *c
 	d.http = &http.Client{Transport: c.http.Transport.(*http.Transport).Clone()}
 	return &d
-}
-
-// enter joins a network without root and returns a client like c that arrives
-// at the registry's private address in it.
-func enter(t *testing.T, s *covetest.Server, network string, c *client) *client {
-	t.Helper()
-	address := s.Cove(t, "private-endpoint", "show", network, "--query", "properties.customDnsConfigs[?fqdn=='"+host(crowdRegistry)+"'].ipAddresses[0] | [0]", "-o", "tsv")
-	cmd := exec.Command(covetest.Binary(t), "join", network+"/default", "--name", network+"-host", "--userspace", "--proxy", "127.0.0.1:0")
-	cmd.Env = s.Env()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()); err != nil {
-			t.Errorf("the member of %s: %v", network, err)
-		}
-	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	_, proxy, ok := strings.Cut(strings.TrimSpace(line), "proxy at ")
-	if err != nil || !ok {
-		t.Fatalf("cove join: %v %q", err, line)
-	}
-	c = c.fresh()
-	c.http.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return connect(ctx, proxy, net.JoinHostPort(address, "443"))
-	}
-	return c
-}
-
-// connect opens a connection to address through an HTTP proxy.
-func connect(ctx context.Context, proxy, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", proxy)
-	if err != nil {
-		return nil, err
-	}
-	_, err = fmt.Fprintf(conn, "CONNECT %s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", address)
-	if err == nil {
-		// The registry says nothing before we do, so nothing of it is lost in
-		// the reader.
-		var resp *http.Response
-		if resp, err = http.ReadResponse(bufio.NewReader(conn), nil); err == nil && resp.StatusCode != http.StatusOK {
-			err = fmt.Errorf("the proxy answers %s", resp.Status)
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return conn, nil
 }
 
 // counter counts the server's connections to its database: backends of

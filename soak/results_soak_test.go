@@ -22,7 +22,7 @@ speeds are those of the machine that it ran on, limits hold on every machine.
 )
 
 // sections are the page's in their order.
-var sections = []string{"Killed in the middle of a push", "A blob of 10 GiB", "Idle", "Two hundred clients"}
+var sections = []string{"Killed in the middle of a push", "A blob of 10 GiB", "Idle", "Two hundred clients", "A gibibyte among changes", "Explaining"}
 
 // record puts a section into the page and leaves the others. A test calls it
 // last: one that failed keeps what the last good run has written.

@@ -122,7 +122,7 @@ const (
 func texts(v *audit.Event) []*string {
 	return []*string{
 		&v.ID, &v.Table, &v.Registry, &v.Host, &v.Operation, &v.Identity, &v.Tenant, &v.CallerIP, &v.UserAgent,
-		&v.Repository, &v.Tag, &v.Digest, &v.MediaType, &v.Region, &v.Reason,
+		&v.Repository, &v.Tag, &v.Digest, &v.MediaType, &v.ArtifactType, &v.Region, &v.Reason,
 	}
 }
 
@@ -131,9 +131,6 @@ func texts(v *audit.Event) []*string {
 func short(v audit.Event) audit.Event {
 	for _, s := range texts(&v) {
 		*s = (*s)[:min(len(*s), longestText)]
-	}
-	if len(v.Detail) > longestDetail {
-		v.Detail = nil
 	}
 	return v
 }
@@ -144,7 +141,11 @@ func storable(v audit.Event) audit.Event {
 	for _, s := range texts(&v) {
 		*s = plain(*s)
 	}
-	if json.Valid(v.Detail) {
+	if v.Decision != nil {
+		v.Detail, _ = json.Marshal(v.Decision) // what cannot be written is not kept
+		v.Decision = nil
+	}
+	if len(v.Detail) <= longestDetail && json.Valid(v.Detail) {
 		v.Detail = json.RawMessage(plain(string(v.Detail)))
 	} else {
 		v.Detail = nil
@@ -316,7 +317,9 @@ func (e *Events) Find(ctx context.Context, prefix string) (audit.Event, error) {
 			continue
 		}
 		whole := newEventReader(nil)
-		err = e.days.query(ctx, day, `SELECT `+whole.columns+` FROM %s WHERE id = $1 ORDER BY time DESC, n DESC LIMIT 1`,
+		// The sum is for PostgreSQL, which would else read the index of times
+		// from its end until it meets the id.
+		err = e.days.query(ctx, day, `SELECT `+whole.columns+` FROM %s WHERE id = $1 ORDER BY time + 0 DESC, n DESC LIMIT 1`,
 			[]any{first}, func(rows *sql.Rows) error {
 				if err := whole.read(rows); err != nil {
 					return err

@@ -288,6 +288,26 @@ func TestScansLeaveNothingOut(t *testing.T) {
 	})
 }
 
+// The id of a token is found, and only its own event by it.
+func TestEventsOfAToken(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		e := events(t, db)
+		defer e.Close()
+		for i, detail := range []string{`{"jti":"one"}`, `{"jti":"two"}`, `{}`, ``, `[{"step":"x"}]`} {
+			e.Record(audit.Event{ID: fmt.Sprintf("aaaaaaa%d", i), Time: noon, Table: audit.LoginEvents, Operation: "Login", Registry: harborKey, Status: 200, Detail: []byte(detail)})
+		}
+		for q, want := range map[string]string{
+			`where JwtId == "two" | project DecisionId`: "aaaaaaa1",
+			`where JwtId == "" | count`:                 "3",
+			`where JwtId != "" | summarize count()`:     "2",
+		} {
+			if got := ask(t, e, everything, "ContainerRegistryLoginEvents | "+q); got != want {
+				t.Errorf("%s: %q, not %q", q, got, want)
+			}
+		}
+	})
+}
+
 // A day from before a column was there is read, and written to.
 func TestDayOfAnOlderVersion(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
@@ -296,7 +316,7 @@ func TestDayOfAnOlderVersion(t *testing.T) {
 		if err := e.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if err := store.ForgetTenantColumn(t.Context(), db, noon); err != nil {
+		if err := store.ForgetLaterColumns(t.Context(), db, noon); err != nil {
 			t.Fatal(err)
 		}
 		e = events(t, db)
@@ -308,6 +328,10 @@ func TestDayOfAnOlderVersion(t *testing.T) {
 		e.Record(audit.Event{ID: "bbbbbbbb", Time: noon, Table: audit.LoginEvents, Operation: "Login", Registry: harborKey, Status: 200, Tenant: "t"})
 		if got := ask(t, e, everything, q+" | sort by UserTenantId asc"); got != "200 1 / t 200 1" {
 			t.Errorf("written: %q", got)
+		}
+		e.Record(audit.Event{ID: "cccccccc", Time: noon, Table: audit.RepositoryEvents, Operation: "Push", Registry: harborKey, Status: 201, ArtifactType: "application/vnd.example+type"})
+		if got := ask(t, e, everything, "ContainerRegistryRepositoryEvents | project ArtifactType"); got != "application/vnd.example+type" {
+			t.Errorf("the kind of an artifact: %q", got)
 		}
 	})
 }

@@ -99,7 +99,7 @@ func (f *eventFiles) use(ctx context.Context, day string, write bool) (file *eve
 			return nil, err
 		}
 		if !write {
-			err = withTenant(ctx, file.pool)
+			err = withLater(ctx, file.pool)
 		}
 	}
 	if err == nil && write && !file.ready {
@@ -119,7 +119,7 @@ func (f *eventFiles) use(ctx context.Context, day string, write bool) (file *eve
 
 // make sees to the day's table.
 func (file *eventFile) make(ctx context.Context) error {
-	if err := withTenant(ctx, file.pool); err != nil {
+	if err := withLater(ctx, file.pool); err != nil {
 		return err
 	}
 	_, err := file.pool.ExecContext(ctx, fmt.Sprintf(sqliteDialect.translate(eventSchema), "events"))
@@ -127,14 +127,19 @@ func (file *eventFile) make(ctx context.Context) error {
 	return err
 }
 
-// withTenant adds the column that days from before it lack.
-func withTenant(ctx context.Context, pool *sql.DB) error {
-	var columns, tenant int
-	err := pool.QueryRowContext(ctx, `SELECT COUNT(*), COUNT(CASE WHEN name = 'tenant' THEN 1 END) FROM pragma_table_info('events')`).Scan(&columns, &tenant)
-	if err == nil && columns > 0 && tenant == 0 {
-		_, err = pool.ExecContext(ctx, `ALTER TABLE events ADD COLUMN tenant TEXT NOT NULL DEFAULT ''`)
+// withLater adds the columns that days from before them lack.
+func withLater(ctx context.Context, pool *sql.DB) error {
+	for _, name := range laterColumns {
+		var columns, there int
+		err := pool.QueryRowContext(ctx, `SELECT COUNT(*), COUNT(CASE WHEN name = $1 THEN 1 END) FROM pragma_table_info('events')`, name).Scan(&columns, &there)
+		if err == nil && columns > 0 && there == 0 {
+			_, err = pool.ExecContext(ctx, "ALTER TABLE events ADD COLUMN "+name+" TEXT NOT NULL DEFAULT ''")
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 func (f *eventFiles) done(file *eventFile) {
@@ -321,7 +326,7 @@ func (f *eventTables) make(ctx context.Context, day string) error {
 	for range 3 { // IF NOT EXISTS of two nodes at once can fail
 		_, err = f.pool.ExecContext(ctx, fmt.Sprintf(postgresDialect.translate(eventSchema), f.table(day)), pgx.QueryExecModeSimpleProtocol)
 		if err == nil {
-			err = f.withTenant(ctx, day)
+			err = f.withLater(ctx, day)
 		}
 		if err == nil {
 			if f.made == nil || len(f.made) > 100 {
@@ -334,16 +339,20 @@ func (f *eventTables) make(ctx context.Context, day string) error {
 	return err
 }
 
-// withTenant adds the column that days from before it lack. It looks first: to
-// add one waits for whoever reads the table, and makes others wait.
-func (f *eventTables) withTenant(ctx context.Context, day string) error {
-	var there bool
-	err := f.pool.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = 'tenant')`, f.table(day)).Scan(&there)
-	if err != nil || there {
-		return err
+// withLater adds the columns that days from before them lack. It looks first:
+// to add one waits for whoever reads the table, and makes others wait.
+func (f *eventTables) withLater(ctx context.Context, day string) error {
+	for _, name := range laterColumns {
+		var there bool
+		err := f.pool.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2)`, f.table(day), name).Scan(&there)
+		if err == nil && !there {
+			_, err = f.pool.ExecContext(ctx, "ALTER TABLE "+f.table(day)+" ADD COLUMN IF NOT EXISTS "+name+` TEXT COLLATE "C" NOT NULL DEFAULT ''`)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	_, err = f.pool.ExecContext(ctx, "ALTER TABLE "+f.table(day)+` ADD COLUMN IF NOT EXISTS tenant TEXT COLLATE "C" NOT NULL DEFAULT ''`)
-	return err
+	return nil
 }
 
 func (f *eventTables) add(ctx context.Context, day string, events []audit.Event) error {
@@ -412,7 +421,7 @@ func (f *eventTables) list(ctx context.Context) ([]string, error) {
 func (f *eventTables) query(ctx context.Context, day, text string, args []any, row func(*sql.Rows) error) error {
 	err := eachRow(ctx, f.pool, fmt.Sprintf(text, f.table(day)), args, row)
 	if sqlState(err) == "42703" { // undefined_column
-		if err = f.withTenant(ctx, day); err == nil {
+		if err = f.withLater(ctx, day); err == nil {
 			err = eachRow(ctx, f.pool, fmt.Sprintf(text, f.table(day)), args, row)
 		}
 	}

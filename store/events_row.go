@@ -10,15 +10,18 @@ import (
 )
 
 // eventColumns are the columns of a day's table, in the order of audit's
-// fields; tenant is last in the table, where days from before it have had it
-// added.
+// fields. In the table those of laterColumns are last, where days from before
+// them have had them added.
 var eventColumns = [audit.Fields]string{
 	audit.FieldID: "id", audit.FieldTime: "time", audit.FieldTable: "tbl", audit.FieldRegistry: "registry", audit.FieldHost: "host",
 	audit.FieldOperation: "operation", audit.FieldIdentity: "identity", audit.FieldTenant: "tenant", audit.FieldCallerIP: "caller",
 	audit.FieldUserAgent: "agent", audit.FieldRepository: "repository", audit.FieldTag: "tag", audit.FieldDigest: "digest",
-	audit.FieldMediaType: "media", audit.FieldSize: "size", audit.FieldStatus: "status", audit.FieldDuration: "duration",
+	audit.FieldMediaType: "media", audit.FieldArtifactType: "artifact", audit.FieldSize: "size", audit.FieldStatus: "status", audit.FieldDuration: "duration",
 	audit.FieldRegion: "region", audit.FieldReason: "reason", audit.FieldDetail: "detail",
 }
+
+// laterColumns are those that came after the first days were kept.
+var laterColumns = []string{"tenant", "artifact"}
 
 // eventSchema makes the table of a day; %[1]s is its name. detail, which may
 // be long, is behind what queries look at.
@@ -51,7 +54,8 @@ const eventSchema = `CREATE TABLE IF NOT EXISTS %[1]s (
 	region     TEXT NOT NULL,
 	reason     TEXT NOT NULL,
 	detail     TEXT NOT NULL,
-	tenant     TEXT NOT NULL DEFAULT ''
+	tenant     TEXT NOT NULL DEFAULT '',
+	artifact   TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS %[1]s_id ON %[1]s (id);
 CREATE INDEX IF NOT EXISTS %[1]s_when ON %[1]s (time, status, identity, repository);
@@ -62,7 +66,7 @@ CREATE INDEX IF NOT EXISTS %[1]s_done ON %[1]s (time) WHERE operation <> 'Login'
 // appendEventValues adds what goes into eventColumns.
 func appendEventValues(to []any, v *audit.Event) []any {
 	return append(to, v.ID, Micros(v.Time), v.Table, v.Registry, v.Host, v.Operation, v.Identity, v.Tenant, v.CallerIP, v.UserAgent,
-		v.Repository, v.Tag, v.Digest, v.MediaType, v.Size, int64(v.Status), int64(v.Duration), v.Region, v.Reason, string(v.Detail))
+		v.Repository, v.Tag, v.Digest, v.MediaType, v.ArtifactType, v.Size, int64(v.Status), int64(v.Duration), v.Region, v.Reason, string(v.Detail))
 }
 
 // eventReader reads some of the columns into one event, again and again.
@@ -82,7 +86,7 @@ func newEventReader(fields []audit.Field) *eventReader {
 	v := &r.event
 	into := [audit.Fields]any{
 		&v.ID, nil, &v.Table, &v.Registry, &v.Host, &v.Operation, &v.Identity, &v.Tenant, &v.CallerIP, &v.UserAgent,
-		&v.Repository, &v.Tag, &v.Digest, &v.MediaType, &v.Size, &v.Status, &r.duration, &v.Region, &v.Reason, &r.detail,
+		&v.Repository, &v.Tag, &v.Digest, &v.MediaType, &v.ArtifactType, &v.Size, &v.Status, &r.duration, &v.Region, &v.Reason, &r.detail,
 	}
 	names := []string{"n", "time"}
 	r.to = []any{&r.n, &r.at}

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// ForgetTenantColumn makes the day of at one of a version before the column.
-func ForgetTenantColumn(ctx context.Context, db *DB, at time.Time) error {
+// ForgetLaterColumns makes the day of at one of a version before them.
+func ForgetLaterColumns(ctx context.Context, db *DB, at time.Time) error {
 	days, err := db.partitions()
 	if err != nil {
 		return err
@@ -25,6 +25,10 @@ func ForgetTenantColumn(ctx context.Context, db *DB, at time.Time) error {
 	case *eventTables:
 		pool, table = f.pool, f.table(at.Format(time.DateOnly))
 	}
-	_, err = pool.ExecContext(ctx, "ALTER TABLE "+table+" DROP COLUMN tenant")
-	return err
+	for _, name := range laterColumns {
+		if _, err := pool.ExecContext(ctx, "ALTER TABLE "+table+" DROP COLUMN "+name); err != nil {
+			return err
+		}
+	}
+	return nil
 }

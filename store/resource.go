@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 
@@ -153,12 +154,56 @@ func (t *resourceTx) List(ctx context.Context, q resource.Query) ([]resource.Doc
 	return list, rows.Err()
 }
 
+// counted are the types, in lower case, of which one parent may have tens of
+// thousands. Every other kind of child is counted by reading an index: a count
+// that each change must write makes changes wait for each other.
+var counted = []string{
+	"microsoft.containerregistry/registries/tokens", "microsoft.containerregistry/registries/scopemaps",
+	"microsoft.network/privatednszones/a", "microsoft.network/privatednszones/aaaa", "microsoft.network/privatednszones/cname",
+	"microsoft.network/privatednszones/mx", "microsoft.network/privatednszones/ptr", "microsoft.network/privatednszones/srv", "microsoft.network/privatednszones/txt",
+}
+
+// Count implements resource.Reader.
+func (t *resourceTx) Count(ctx context.Context, typ string, parent arm.ID) (n int64, err error) {
+	typ = strings.ToLower(typ)
+	if !slices.Contains(counted, typ) {
+		err = t.tx.QueryRow(ctx, `SELECT COUNT(*) FROM resources WHERE type = $1 AND key > $2 AND key < $3`, typ, parent.Key()+"/", parent.Key()+"0").Scan(&n)
+		return n, err
+	}
+	err = t.tx.QueryRow(ctx, `SELECT n FROM resource_counts WHERE collection = $1`, parent.Key()+typ[strings.LastIndexByte(typ, '/'):]+"/").Scan(&n)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return n, err
+}
+
+// count notes that there is one more, or one less, of what id is.
+func (t *resourceTx) count(ctx context.Context, id arm.ID, by int) error {
+	if !slices.Contains(counted, strings.ToLower(id.Type())) {
+		return nil
+	}
+	key := id.Key()
+	_, err := t.tx.Exec(ctx, `INSERT INTO resource_counts (collection, n) VALUES ($1, $2)
+		ON CONFLICT (collection) DO UPDATE SET n = resource_counts.n + excluded.n`, key[:strings.LastIndexByte(key, '/')+1], by)
+	return err
+}
+
 // Put implements resource.Tx. A document that is there keeps its UID and its
 // time of creation, whatever doc says.
 func (t *resourceTx) Put(ctx context.Context, doc *resource.Doc) error {
 	body, err := resource.Encode(doc.Body)
 	if err != nil {
 		return err
+	}
+	if slices.Contains(counted, strings.ToLower(doc.ID.Type())) {
+		var there int
+		err := t.tx.QueryRow(ctx, `SELECT 1 FROM resources WHERE key = $1`, doc.ID.Key()).Scan(&there)
+		if errors.Is(err, sql.ErrNoRows) {
+			err = t.count(ctx, doc.ID, 1)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if doc.UID == "" {
 		doc.UID = rand.Text()
@@ -186,6 +231,9 @@ func (t *resourceTx) Delete(ctx context.Context, id arm.ID) error {
 	if n, err := res.RowsAffected(); err != nil || n == 0 {
 		return err
 	}
+	if err := t.count(ctx, id, -1); err != nil {
+		return err
+	}
 	return t.record(ctx, id, "delete")
 }
 
@@ -200,9 +248,11 @@ func (t *resourceTx) record(ctx context.Context, id arm.ID, op string) error {
 
 // actor is who makes the changes of ctx, as the outbox keeps it.
 func actor(ctx context.Context) ([]byte, error) {
+	by, request := resource.Actor(ctx)
 	return json.Marshal(struct {
-		By string `json:"by,omitempty"` // the principal; none is the server itself
-	}{resource.Actor(ctx)})
+		By      string `json:"by,omitempty"` // the principal; none is the server itself
+		Request string `json:"request,omitempty"`
+	}{by, request})
 }
 
 // Enqueue implements resource.Tx.

@@ -43,12 +43,13 @@ func (r *Resources) Before(ctx context.Context, number int64) (list []resource.P
 				return err
 			}
 			var detail struct {
-				By string `json:"by"`
+				By      string `json:"by"`
+				Request string `json:"request"`
 			}
 			if err := json.Unmarshal(c.Detail, &detail); err != nil {
 				return err
 			}
-			list = append(list, resource.Past{Number: c.Seq, Time: Time(us), ID: id, Op: c.Op, By: detail.By})
+			list = append(list, resource.Past{Number: c.Seq, Time: Time(us), ID: id, Op: c.Op, By: detail.By, Request: detail.Request})
 		}
 		if seen < historyPage {
 			next = 0

@@ -35,7 +35,7 @@ import (
 // order depends on the collation is found by the tests, not by a user.
 func Postgres(t testing.TB) string {
 	t.Helper()
-	s, err := shared()
+	s, err := shared[place(t)]()
 	if err != nil {
 		t.Fatalf("start a PostgreSQL for the test: %v", err)
 	}
@@ -59,7 +59,11 @@ type server struct {
 	count    atomic.Int64
 }
 
-var shared = sync.OnceValues(start)
+// shared are the servers of this process, by where their data is.
+var shared = map[string]func() (*server, error){
+	"":     sync.OnceValues(func() (*server, error) { return start("") }),
+	memory: sync.OnceValues(func() (*server, error) { return start(memory) }),
+}
 
 func (s *server) url(database string) string {
 	u := url.URL{
@@ -113,7 +117,7 @@ func account() (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, errors.Join(err1, err2)
 }
 
-func start() (*server, error) {
+func start(in string) (*server, error) {
 	bin, err := programs()
 	if err != nil {
 		return nil, err
@@ -123,7 +127,7 @@ func start() (*server, error) {
 		return nil, err
 	}
 	// Not t.TempDir: the server outlives the test that happened to be first.
-	dir, err := os.MkdirTemp("", "cove-postgres-")
+	dir, err := os.MkdirTemp(in, "cove-postgres-")
 	if err != nil {
 		return nil, err
 	}

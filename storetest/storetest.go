@@ -3,8 +3,12 @@
 package storetest
 
 import (
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"cove.example/cove/store"
 )
@@ -19,7 +23,43 @@ func Each(t *testing.T, test func(t *testing.T, db *store.DB)) {
 
 // SQLite returns the URL of a database that does not exist yet.
 func SQLite(t testing.TB) string {
-	return store.SQLiteURL(filepath.Join(t.TempDir(), "cove.db"))
+	t.Helper()
+	in := place(t)
+	if in == "" {
+		return store.SQLiteURL(filepath.Join(t.TempDir(), "cove.db"))
+	}
+	dir, err := os.MkdirTemp(in, "cove-sqlite-")
+	if err != nil {
+		t.Fatalf("make a folder for the test's database: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return store.SQLiteURL(filepath.Join(dir, "cove.db"))
+}
+
+// memory is where Linux keeps files in memory, and leastMemory what has to be
+// free there for databases to be made there.
+const (
+	memory      = "/dev/shm"
+	leastMemory = 2 << 30
+)
+
+// place is the folder for a test's databases, "" for the usual one. Most of
+// what a test of a database waits for is the disk, and no test sees whether a
+// file would have survived the machine: a process that is killed leaves it in
+// memory as on a disk. What measures, or is large, has the disk.
+func place(t testing.TB) string {
+	if _, ok := t.(*testing.B); ok || strings.HasPrefix(t.Name(), "TestSoak") {
+		return ""
+	}
+	var free unix.Statfs_t
+	if unix.Statfs(memory, &free) != nil || free.Type != unix.TMPFS_MAGIC || free.Bavail*uint64(free.Bsize) < leastMemory || unix.Access(memory, unix.W_OK) != nil {
+		return ""
+	}
+	return memory
 }
 
 // Open opens url and closes it when the test ends.

@@ -338,18 +338,31 @@ func (k *Keys) generate(use Use, created, activate time.Time) (Stored, error) {
 	return s, err
 }
 
+// reload puts what the store has now in place. What is replaced is looked at
+// before the store is read, so that a reading never replaces a newer one: a
+// key that has been revoked in between would be good again.
 func (k *Keys) reload(ctx context.Context) error {
+	for {
+		old := k.set.Load()
+		next, err := k.read(ctx, old)
+		if err != nil || next == nil || k.set.CompareAndSwap(old, next) {
+			return err
+		}
+	}
+}
+
+// read returns what the store has now, nil where that is old.
+func (k *Keys) read(ctx context.Context, old *keyset) (*keyset, error) {
 	stored, err := k.store.Keys(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	old := k.set.Load()
 	next := &keyset{header: map[string]*signer{}}
 	for _, s := range stored {
 		next.mark += fmt.Sprintln(s.ID, s.Use, s.Created.UnixMicro(), s.Activate.UnixMicro(), s.Retire.UnixMicro())
 	}
 	if next.mark == old.mark {
-		return nil
+		return nil, nil
 	}
 	for _, s := range stored {
 		if (&key{Stored: s}).retired(k.now()) {
@@ -357,17 +370,14 @@ func (k *Keys) reload(ctx context.Context) error {
 		}
 		loaded, err := k.load(s)
 		if err != nil {
-			return fmt.Errorf("token: key %s: %w", s.ID, err)
+			return nil, fmt.Errorf("token: key %s: %w", s.ID, err)
 		}
 		next.keys = append(next.keys, loaded)
 		for _, sg := range loaded.signers {
 			next.header[sg.header] = sg
 		}
 	}
-	// A reading that lost a race with a newer one is dropped; the one that
-	// won has seen at least as much.
-	k.set.CompareAndSwap(old, next)
-	return nil
+	return next, nil
 }
 
 func (k *Keys) load(s Stored) (*key, error) {

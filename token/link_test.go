@@ -72,6 +72,28 @@ func TestLinkIsForOneBlob(t *testing.T) {
 	}
 }
 
+// A link is good for its minutes by the server's clock, however that jumps:
+// one of a clock that was far ahead does not last until that day.
+func TestLinksAndClockJumps(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	w := open(t)
+	for jump, good := range map[time.Duration]bool{
+		-50 * year: false, -2 * time.Minute: false, -time.Minute: true, 0: true,
+		token.LinkLife - time.Second: true, token.LinkLife: false, 200 * year: false,
+	} {
+		l := aLink()
+		text, err := w.SignLink(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.pass(jump)
+		if _, err := w.VerifyLink(text, l); (err == nil) != good || err != nil && !errors.Is(err, token.ErrExpired) {
+			t.Errorf("after %v: %v, want good %v", jump, err, good)
+		}
+		w.pass(-jump)
+	}
+}
+
 // A link buys nothing where a token is wanted, and no token is a link.
 func TestLinkIsNoToken(t *testing.T) {
 	w := open(t)

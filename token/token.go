@@ -116,7 +116,10 @@ type PrincipalClaims struct {
 
 // RegistryClaims are the claims of a registry's refresh and access tokens
 // (source: the documentation of Azure Container Registry), and ours: rid ties the token to the registry
-// rather than to its name, mode to the permissions mode it was issued in.
+// rather than to its name, mode to the permissions mode it was issued in. A
+// refresh token has no access; an access token always has, and one that is good
+// for nothing says so by an empty list: whoever reads it must be able to tell
+// that from a token that does not say.
 type RegistryClaims struct {
 	Times
 	Issuer      string       `json:"iss"`
@@ -126,7 +129,7 @@ type RegistryClaims struct {
 	Grant       string       `json:"grant_type"`
 	Tenant      string       `json:"tenant,omitempty"`
 	Permissions *Permissions `json:"permissions,omitempty"`
-	Access      []Access     `json:"access,omitempty"`
+	Access      []Access     `json:"access,omitzero"`
 	Roles       []string     `json:"roles"`
 
 	RegistryUID string `json:"rid"`
@@ -247,6 +250,9 @@ func (t *Tokens) MintRegistry(c RegistryClaims, until time.Time) (string, Regist
 	}
 	c.Issuer, c.Version, c.Grant, c.Permissions = registryIssuer, "1.0", "access_token", nil
 	c.Roles = []string{}
+	if c.Access == nil {
+		c.Access = []Access{}
+	}
 	text, err := t.mint(KindRegistry, c)
 	return text, c, err
 }
@@ -342,7 +348,7 @@ func (t *Tokens) verifyRegistry(kind Kind, grant string, life time.Duration, raw
 func (t *Tokens) inTime(c Times, life time.Duration) error {
 	now := t.now()
 	switch {
-	case c.Expires == 0 || c.NotBefore == 0 || c.Issued == 0 || c.Expires-c.Issued > int64(life/time.Second):
+	case c.Expires <= 0 || c.NotBefore <= 0 || c.Issued <= 0 || c.Expires-c.Issued > int64(life/time.Second):
 		return ErrMalformed
 	case !now.Before(time.Unix(c.Expires, 0).Add(leeway)):
 		return ErrExpired

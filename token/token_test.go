@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -166,6 +167,8 @@ func TestEachKindIsTakenInItsOwnPlaceOnly(t *testing.T) {
 }
 
 // Published failure 43: the tenant and the issuer are one pair.
+//
+// Published failure 14.
 func TestATokenOfAnotherIssuerIsRefused(t *testing.T) {
 	w := open(t)
 	other := token.New(w.keys, func(tenant string) string { return "https://elsewhere/" + tenant })
@@ -231,6 +234,133 @@ func TestATokenBoughtWithATokenEndsWithIt(t *testing.T) {
 	if err != nil || c.Expires != end.Unix() {
 		t.Fatalf("expires at %v, not %v: %v", time.Unix(c.Expires, 0), end, err)
 	}
+}
+
+// An access token that is good for nothing says so; one that said nothing would
+// be read as one that does not tell.
+func TestATokenForNothingSaysSo(t *testing.T) {
+	w := open(t)
+	nothing := holder(harbor)
+	nothing.Access = nil
+	raw, _, err := w.MintRegistry(nothing, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said map[string]any
+	payload(t, raw, &said)
+	if list, ok := said["access"].([]any); !ok || len(list) != 0 {
+		t.Errorf("access is %v", said["access"])
+	}
+	c, err := w.VerifyRegistry(raw, harbor, "uid-"+harbor)
+	if err != nil || c.Access == nil || len(c.Access) != 0 {
+		t.Errorf("%v %v", c, err)
+	}
+	if raw, _, err = w.MintRefresh(holder(harbor)); err != nil {
+		t.Fatal(err)
+	}
+	clear(said)
+	if payload(t, raw, &said); said["access"] != nil {
+		t.Errorf("a refresh token with access %v", said["access"])
+	}
+}
+
+// Whatever one claim says instead of what it said, under a good signature of
+// the right key: the token is taken nowhere. A signature proves who wrote, not
+// that it was written for this place.
+//
+// Published failures 14 and 43.
+func TestNoOtherClaimIsTaken(t *testing.T) {
+	w := open(t)
+	now := w.Now().Unix()
+	strange := []any{nil, "", "x", 0, -1, 1e300, true, []any{}, map[string]any{}, "0", []any{"https://management.cove.internal"}}
+	claims := map[string][]any{
+		"iss": append([]any{issuer("44444444-4444-4444-8444-444444444444"), issuer(""), "Azure Container Registry "}, strange...),
+		"aud": append([]any{"https://management.cove.internal.example", "*", quay + "." + harbor, strings.ToUpper(harbor)}, strange...),
+		"exp": append([]any{now - 61, now + 25*3600, float64(now+60) + 0.5}, strange...),
+		"iat": append([]any{now + 121, now - 30*3600}, strange...),
+		"nbf": append([]any{now + 121}, strange...),
+		// Of the issuer's tokens.
+		"oid": {nil, "", 0, true, []any{}},
+		"tid": append([]any{"44444444-4444-4444-8444-444444444444", strings.ToUpper(tenant) + " "}, strange...),
+		// Of registries'.
+		"rid": append([]any{"uid-", "uid-" + quay + harbor}, strange...), "grant_type": append([]any{"access_token refresh_token", "password"}, strange...), "version": append([]any{"2.0"}, strange...),
+	}
+	// What only one of the two has.
+	principal := map[string]bool{"oid": true, "tid": true}
+	registry := map[string]bool{"rid": true, "grant_type": true, "version": true}
+	n := 0
+	for i, k := range kinds {
+		own := i < 2
+		good := mint(t, w, k)
+		header, _, _ := strings.Cut(good, ".")
+		for claim, values := range claims {
+			if own && registry[claim] || !own && principal[claim] {
+				continue
+			}
+			for _, v := range values {
+				var c map[string]any
+				payload(t, good, &c)
+				if c[claim] = v; v == nil {
+					delete(c, claim)
+				}
+				bad := w.forge(t, header, c)
+				if err := k.verify(w, bad); err == nil {
+					t.Errorf("%s with %s of %v was taken", k.name, claim, v)
+				}
+				n++
+			}
+		}
+		// The forger is one: what it changes nothing of is taken.
+		var c map[string]any
+		payload(t, good, &c)
+		if err := k.verify(w, w.forge(t, header, c)); err != nil {
+			t.Fatalf("%s: the test cannot sign: %v", k.name, err)
+		}
+	}
+	t.Logf("%d tokens", n)
+}
+
+// forge signs any claims as the key that a header names would.
+func (w *world) forge(t *testing.T, header string, claims map[string]any) string {
+	t.Helper()
+	var h struct{ Kid, Typ string }
+	segment(t, header, &h)
+	stored, err := w.store.Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range stored {
+		if k.ID != h.Kid {
+			continue
+		}
+		der, err := w.box.Open(k.Sealed, []byte("signing key/"+string(k.Use)+"/"+k.ID))
+		if err != nil {
+			t.Fatal(err)
+		}
+		private, err := x509.ParsePKCS8PrivateKey(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.SignatureAlgorithm(k.Algorithm), Key: jose.JSONWebKey{Key: private, KeyID: k.ID}}, (&jose.SignerOptions{}).WithType(jose.ContentType(h.Typ)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := json.Marshal(claims)
+		if err != nil {
+			t.Fatal(err)
+		}
+		obj, err := s.Sign(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := obj.CompactSerialize()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	t.Fatalf("there is no key %s", h.Kid)
+	return ""
 }
 
 // Published failures 3 and 48: keys carried in the token or named by it,
@@ -324,6 +454,8 @@ func TestATokenCannotBringItsOwnKey(t *testing.T) {
 }
 
 // Whatever byte is changed, removed or doubled: the token is not taken.
+//
+// Published failure 48.
 func TestNoMutantIsTaken(t *testing.T) {
 	w := open(t)
 	var raw []string
@@ -594,4 +726,40 @@ func TestAClockSetBackStopsNoSigning(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	}
+}
+
+// Whatever a stranger sends: it is taken for no kind of token, and comes back
+// without a panic.
+func FuzzVerify(f *testing.F) {
+	w := open(f)
+	own := map[string]bool{}
+	for _, k := range kinds {
+		raw := mint(f, w, k)
+		own[raw] = true
+		f.Add(raw)
+		f.Add(raw[:len(raw)/2])
+		f.Add(strings.Replace(raw, ".", "..", 1))
+	}
+	session, err := w.MintSession(token.Session{ObjectID: "o", Tenant: tenant})
+	if err != nil {
+		f.Fatal(err)
+	}
+	own[session] = true
+	f.Add(session)
+	f.Add("eyJhbGciOiJub25lIn0.e30.")
+	f.Add("..")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, raw string) {
+		if own[raw] {
+			return
+		}
+		for _, k := range kinds {
+			if k.verify(w, raw) == nil {
+				t.Errorf("%q is taken for an %s", raw, k.name)
+			}
+		}
+		if _, err := w.VerifySession(raw); err == nil {
+			t.Errorf("%q is taken for a session", raw)
+		}
+	})
 }

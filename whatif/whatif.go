@@ -37,6 +37,17 @@ type Asker struct {
 	Events     audit.Log
 	FrontEnd   netip.Addr // of registries' public side inside networks
 	Now        func() time.Time
+
+	// NamesElsewhere reports whether the machines of a network (arm.ID.Key) ask
+	// for names where our view of it is not seen; nil is nowhere.
+	NamesElsewhere func(network string) bool
+	// Referrer reports whether a manifest of a registry, by its UID, says that it
+	// belongs to another one, as a signature does. One that is not there does
+	// not. It fails with a fault.Invalid for a digest or repository that is none.
+	Referrer func(ctx context.Context, uid, repository, digest string) (bool, error)
+	// LinkTo is the cloud's private link that leads to a private endpoint, ""
+	// where none does; nil is no link at all.
+	LinkTo func(endpoint arm.ID) string
 }
 
 // Question is what somebody wants to know.
@@ -45,6 +56,7 @@ type Question struct {
 	Registry arm.ID
 	Who      access.Identity
 	Want     []access.Scope
+	Digest   string // of the one manifest that is to be deleted; "" is a tag, or the whole repository
 	From     From
 	At       time.Time         // zero is now
 	Change   []resource.Wanted // tried first; by whoever asks
@@ -53,6 +65,9 @@ type Question struct {
 
 // From is where the caller is: at a public address, or in a subnet.
 type From struct {
+	// Address is, of a caller in a subnet, the one that it has outside or, in
+	// a network without a tunnel, the one that it calls from; or the one inside
+	// of a member that there is.
 	Address netip.Addr
 	Subnet  arm.ID
 	Kind    string // of the machine in the subnet; "" is vm
@@ -64,6 +79,10 @@ const (
 	Denied  = "DENIED"
 	Unknown = "UNKNOWN"
 )
+
+// OnlyReferrers is the name of a step after a no to deleting: nothing may be
+// deleted but what is attached to another manifest.
+const OnlyReferrers = "only referrers"
 
 // changed is what a change would make of what decides.
 type changed struct {
@@ -93,6 +112,17 @@ func (a *Asker) ask(ctx context.Context, q Question, c changed) (access.Explanat
 		Ask: access.Ask{ID: q.ID, Host: now.Host, Want: q.Want, Operation: "WhatIf"},
 		Who: q.Who, At: q.At, Registry: c.registries[now.ID.Key()], Roles: c.roles,
 	}
+	deletes := len(q.Want) == 1 && q.Want[0].Type == "repository" && q.Want[0].Action == "delete"
+	if q.Digest != "" {
+		if !deletes {
+			return access.Explanation{}, fault.Problems([]fault.Field{{Path: "digest", Message: "is for a question about deleting one manifest"}})
+		}
+		is, err := a.Referrer(ctx, now.UID, q.Want[0].Name, q.Digest)
+		if err != nil {
+			return access.Explanation{}, err
+		}
+		s.Ask.Referrer = func(context.Context, string) bool { return is }
+	}
 	var way []access.Step
 	if q.From.Subnet.IsZero() {
 		s.Ask.Origin = link.Origin{Remote: netip.AddrPortFrom(q.From.Address, 0)}
@@ -106,74 +136,15 @@ func (a *Asker) ask(ctx context.Context, q Question, c changed) (access.Explanat
 			return access.Explanation{}, err
 		}
 	}
-	e := access.ExplainVerdict(a.Guard.Suppose(ctx, s))
+	e := a.Guard.ExplainSupposed(ctx, s)
 	e.Steps = append(way, e.Steps...)
+	if deletes && q.Digest == "" && e.Verdict == Denied {
+		s.Ask.Referrer = func(context.Context, string) bool { return true }
+		if a.Guard.Suppose(ctx, s).Allow {
+			e.Steps = append(e.Steps, access.Step{Name: OnlyReferrers, Outcome: access.Passed, Why: "what is attached to another manifest, such as a signature, may be deleted by its digest, and nothing else: name it as REPOSITORY@DIGEST to ask about it"})
+		}
+	}
 	return e, nil
-}
-
-// inside finds the way of a machine in a network: what the name leads to there,
-// and whether its packets arrive. A way that ends is an explanation.
-func (a *Asker) inside(ctx context.Context, from From, to *registry.Settings, s *access.Supposition) ([]access.Step, *access.Explanation, error) {
-	kind := from.Kind
-	if kind == "" {
-		kind = "vm"
-	}
-	var m *network.Member
-	err := a.Store.View(ctx, func(r resource.Reader) (err error) {
-		m, err = a.Networks.SupposedMember(ctx, r, from.Subnet, kind)
-		return err
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	in := from.Subnet.Parent()
-	view := a.Zones.Of(in.Key())
-	if m.Service {
-		view = view.Through(a.FrontEnd)
-	}
-	name := access.Step{Name: "name", Input: to.Host, Ref: in.String(), Outcome: access.Passed}
-	answer := view.Answer(ctx, to.Host, zone.TypeA)
-	at := address(answer)
-	if !at.IsValid() {
-		code := reason.NameUnknown
-		if strings.Contains(answer.Why(), "linked zone") {
-			code = reason.PrivateNoRecord
-		}
-		name.Outcome, name.Why = access.Failed, to.Host+" does not exist in "+in.Name()+": "+answer.Why()
-		return nil, ended(name, Denied, code), nil
-	}
-	name.Why = fmt.Sprintf("%s leads to %s in %s: %s", to.Host, at, in.Name(), answer.Why())
-	endpoint := a.Networks.Endpoint(in.Key(), at)
-	if endpoint == nil && at != a.FrontEnd {
-		if at != address(a.Zones.Of("").Answer(ctx, to.Host, zone.TypeA)) {
-			name.Outcome, name.Why = access.Failed, name.Why+", and no private endpoint that this network reaches has that address"
-			return nil, ended(name, Denied, reason.NameElsewhere), nil
-		}
-		if from.Address.IsValid() {
-			s.Ask.Origin = link.Origin{Remote: netip.AddrPortFrom(from.Address, 0)}
-			return []access.Step{name}, nil, nil
-		}
-		name.Outcome, name.Why = access.Unknown, name.Why+"; which address the caller has there is not known"
-		return nil, ended(name, Unknown, reason.AddressOpen), nil
-	}
-	if w, ok := a.Networks.Wanted(in.Key()); ok {
-		flow := network.Flow{Protocol: 6, From: m.Address, To: at, ToPort: 443}
-		if !w.Filter.Admit(flow) {
-			group := access.Step{
-				Name: "security groups", Input: m.Address.String() + " → " + at.String() + ":443", Outcome: access.Failed, Reason: access.Reason(reason.GroupDenies),
-				Why: "a network security group denies TCP port 443 from " + m.Address.String() + " to " + at.String(),
-			}
-			e := ended(group, Denied, reason.GroupDenies)
-			e.Steps = append([]access.Step{name}, e.Steps...)
-			return nil, e, nil
-		}
-	}
-	s.Member = m
-	s.Ask.Origin = link.Origin{Kind: link.Overlay, Network: in.Key(), Remote: netip.AddrPortFrom(m.Address, 0), Local: netip.AddrPortFrom(at, 443)}
-	if endpoint != nil {
-		s.Member = nil
-	}
-	return []access.Step{name}, nil, nil
 }
 
 // address is the IPv4 address that an answer leads to.
@@ -189,9 +160,9 @@ func address(a zone.Answer) netip.Addr {
 // ended is the explanation of a way that ends before the registry.
 func ended(last access.Step, verdict string, code reason.Code) *access.Explanation {
 	m, _ := reason.Of(string(code))
-	last.Reason = access.Reason(code)
+	last.Reason = code
 	return &access.Explanation{
-		Verdict: verdict, Reason: access.Reason(code), Cause: m.Cause, Next: m.Next,
+		Verdict: verdict, Reason: code, Cause: m.Cause, Next: m.Next,
 		Steps: []access.Step{last}, Evidence: []string{last.Why},
 	}
 }

@@ -3,6 +3,7 @@ package zone
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/netip"
 )
 
@@ -186,17 +187,25 @@ func (v *View) Through(front netip.Addr) *View {
 	return &View{public: v.public, zones: v.zones, front: front}
 }
 
-// records is the content of one private zone, ready to be answered from.
+// records is the content of one private zone. It answers as it is and is never
+// changed while it does: a zone in which a name has changed is another one, see
+// with.
 type records struct {
 	name  string
 	soa   Record
 	nodes map[string]*node // by full name; names that only have names below them are there too
+	later map[string]*node // what has changed since nodes was made; nil is a name that is gone
 }
 
 type node struct {
 	a, aaaa []Record
 	cname   *Record
 	rare    []Record // of every other type
+	below   int      // names below this one that have records
+}
+
+func (n *node) empty() bool {
+	return n == nil || len(n.a)+len(n.aaaa)+len(n.rare) == 0 && n.cname == nil
 }
 
 // newRecords is an empty zone. Its server is named after itself: the zone
@@ -209,26 +218,84 @@ func newRecords(name string) *records {
 	}
 }
 
-// at returns the node of a full name in the zone and makes it, and every name
-// between it and the zone, exist (RFC 8020: below a name that does not exist
-// there is nothing).
-func (z *records) at(name string) *node {
-	for i := next(name, 0); i >= 0 && len(name)-i > len(z.name); i = next(name, i) {
-		if _, ok := z.nodes[name[i:]]; !ok {
-			z.nodes[name[i:]] = &node{}
+// maxLater is how many names of a zone are changed before it is made anew. To
+// change one name must not cost as much as to read the zone, which may have
+// 25,000.
+const maxLater = 128
+
+// with is the zone with n as what is at a full name.
+func (z *records) with(name string, n *node) *records {
+	next := *z
+	if len(z.later) < maxLater {
+		next.later = maps.Clone(z.later)
+	} else {
+		next.nodes, next.later = maps.Clone(z.nodes), nil
+		for name, n := range z.later {
+			if next.nodes[name] = n; n == nil {
+				delete(next.nodes, name)
+			}
 		}
 	}
-	n, ok := z.nodes[name]
-	if !ok {
-		n = &node{}
+	if next.later == nil {
+		next.later = map[string]*node{}
+	}
+	next.put(name, n)
+	return &next
+}
+
+// put makes n what is at a full name in the zone. Every name between it and the
+// zone exists while there is something below it (RFC 8020: below a name that
+// does not exist there is nothing).
+func (z *records) put(name string, n *node) {
+	old, change := z.node(name), 0
+	if old != nil {
+		n.below = old.below
+	}
+	if !old.empty() {
+		change--
+	}
+	if !n.empty() {
+		change++
+	}
+	z.set(name, n)
+	if change == 0 {
+		return
+	}
+	for i := next(name, 0); i >= 0 && len(name)-i > len(z.name); i = next(name, i) {
+		between := node{}
+		if held := z.node(name[i:]); held != nil {
+			between = *held
+		}
+		between.below += change
+		z.set(name[i:], &between)
+	}
+}
+
+func (z *records) set(name string, n *node) {
+	if n.empty() && n.below == 0 && name != z.name {
+		n = nil
+	}
+	switch {
+	case z.later != nil:
+		z.later[name] = n
+	case n == nil:
+		delete(z.nodes, name)
+	default:
 		z.nodes[name] = n
 	}
-	return n
+}
+
+// node is what is at a full name, nil where the name does not exist.
+func (z *records) node(name string) *node {
+	if n, ok := z.later[name]; ok {
+		return n
+	}
+	return z.nodes[name]
 }
 
 func (z *records) step(name string, qtype uint16) step {
-	n, ok := z.nodes[name]
-	if !ok {
+	n := z.node(name)
+	if n == nil {
 		n = z.wildcard(name)
 	}
 	if n == nil {
@@ -265,8 +332,8 @@ func (z *records) step(name string, qtype uint16) step {
 // wildcard is the node "*" below the closest name that exists (RFC 4592).
 func (z *records) wildcard(name string) *node {
 	for i := next(name, 0); i >= 0; i = next(name, i) {
-		if _, ok := z.nodes[name[i:]]; ok {
-			return z.nodes["*."+name[i:]]
+		if z.node(name[i:]) != nil {
+			return z.node("*." + name[i:])
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"testing"
@@ -57,7 +58,7 @@ func zoneFile(name string, lines ...string) *records {
 		if _, err := fmt.Sscanf(l, "%s %s %s %d", &owner, &typ, &value, &ttl); err != nil {
 			panic(err)
 		}
-		n := z.at(absolute(owner, name))
+		n := z.copied(absolute(owner, name))
 		switch typ {
 		case "A":
 			n.a = append(n.a, Record{Type: TypeA, TTL: ttl, Addr: netip.MustParseAddr(value)})
@@ -66,8 +67,18 @@ func zoneFile(name string, lines ...string) *records {
 		case "CNAME":
 			n.cname = &Record{Type: TypeCNAME, TTL: ttl, Target: value}
 		}
+		z.put(absolute(owner, name), n)
 	}
 	return z
+}
+
+// copied is what is at a full name, to be changed and put there.
+func (z *records) copied(name string) *node {
+	n := node{}
+	if held := z.node(name); held != nil {
+		n = *held
+	}
+	return &n
 }
 
 func inside(t testing.TB, zones ...link) *View {
@@ -300,12 +311,14 @@ func TestAnswerAlwaysEnds(t *testing.T) {
 			}
 			z := newRecords(name)
 			for range rapid.IntRange(0, 6).Draw(t, "records") {
-				n := z.at(absolute(names.Draw(t, "name"), name))
+				at := absolute(names.Draw(t, "name"), name)
+				n := z.copied(at)
 				if rapid.Bool().Draw(t, "cname") {
 					n.cname = &Record{Type: TypeCNAME, TTL: 1, Target: target.Draw(t, "target")}
 				} else {
 					n.a = []Record{{Type: TypeA, TTL: 1, Addr: netip.MustParseAddr("10.0.0.1")}}
 				}
+				z.put(at, n)
 			}
 			v.zones[name] = link{zone: z, redirect: rapid.Bool().Draw(t, "redirect")}
 		}
@@ -413,4 +426,55 @@ func BenchmarkAnswer(b *testing.B) {
 			b.Fatal(a)
 		}
 	}
+}
+
+// A zone that is changed name by name answers from what it has then, and what it
+// was before a change answers as it did.
+func TestAZoneChangesByNames(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const apex = "one.internal"
+		names := rapid.SampledFrom([]string{"@", "a", "b.a", "c.b.a", "d.c.b.a", "*", "*.a", "x.y.z", "y.z"})
+		z, held := newRecords(apex), map[string]string{}
+		same := func(z *records, want map[string]string) {
+			exists := func(name string) bool {
+				for held := range want {
+					if held == name || strings.HasSuffix(held, "."+name) {
+						return true
+					}
+				}
+				return name == apex
+			}
+			for _, name := range []string{apex, "a." + apex, "b.a." + apex, "c.b.a." + apex, "d.c.b.a." + apex, "q.a." + apex, "x.y.z." + apex, "y.z." + apex, "z." + apex, "q." + apex, "q.q.z." + apex} {
+				at := name
+				if !exists(name) { // RFC 4592: the wildcard of the closest name that does
+					for !exists(at) {
+						_, at, _ = strings.Cut(at, ".")
+					}
+					at = "*." + at
+				}
+				address, rcode := want[at], NoError
+				if !exists(at) {
+					rcode = NXDomain
+				}
+				got := z.step(name, TypeA)
+				if got.rcode != rcode || address != "" && (len(got.found) != 1 || got.found[0].Addr.String() != address) || address == "" && len(got.found) != 0 {
+					t.Fatalf("%s is %+v; the zone has %v", name, got, want)
+				}
+			}
+		}
+		for i := range rapid.IntRange(1, 2*maxLater).Draw(t, "changes") {
+			name := absolute(names.Draw(t, "name"), apex)
+			before, was := z, maps.Clone(held)
+			n := &node{}
+			if delete(held, name); rapid.Bool().Draw(t, "there") {
+				held[name] = fmt.Sprintf("10.0.%d.%d", i/250, i%250)
+				n.a = []Record{{Type: TypeA, TTL: 1, Addr: netip.MustParseAddr(held[name])}}
+			}
+			z = z.with(name, n)
+			if i%16 == 0 {
+				same(before, was)
+			}
+		}
+		same(z, held)
+	})
 }

@@ -98,12 +98,12 @@ func (c Config) admitGroup(ctx context.Context, tx resource.Tx, ch *resource.Cha
 			return endpoint, ErrOneGroup
 		}
 	}
-	for _, o := range configsOf(ch.New.Body) {
+	for i, o := range configsOf(ch.New.Body) {
 		if err := may(ch.Caller, ActionJoinZone, zoneOf(o)); err != nil {
 			return endpoint, err
 		}
 		if _, err := tx.Get(ctx, zoneOf(o)); err != nil {
-			return endpoint, missing(err, "private DNS zone", zoneOf(o))
+			return endpoint, fault.At(fmt.Sprintf("properties.privateDnsZoneConfigs[%d].properties.privateDnsZoneId", i), missing(err, "private DNS zone", zoneOf(o)))
 		}
 	}
 	return endpoint, nil

@@ -279,18 +279,26 @@ func (p *Public) registry(ctx context.Context, name string) (*node, error) {
 	return &node{cname: &Record{Type: TypeCNAME, TTL: ttlRoute, Target: front}}, nil
 }
 
-// route is the front end that a registry's global name leads to: of the first
-// region that we have and that is not down. Where all of them are, it is the
-// first that we have, since a name that leads nowhere helps nobody.
+// route is the front end that a registry's global name leads to.
 func (p *Public) route(regions []string) string {
-	var here string
+	return cmp.Or(p.fronts[p.Route(regions)], p.first)
+}
+
+// Route is the region that a registry's global name leads to, of those that it
+// may lead to: the first that we have and that is not down. Where all of them
+// are, it is the first that we have, since a name that leads nowhere helps
+// nobody; "" where we have none.
+func (p *Public) Route(regions []string) string {
+	here := ""
 	for _, r := range regions {
 		region := strings.ToLower(r)
-		front, ok := p.fronts[region]
-		if ok && !p.down[region] {
-			return front
+		if p.fronts[region] == "" {
+			continue
 		}
-		here = cmp.Or(here, front)
+		if !p.down[region] {
+			return region
+		}
+		here = cmp.Or(here, region)
 	}
-	return cmp.Or(here, p.first)
+	return here
 }

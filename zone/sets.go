@@ -78,18 +78,22 @@ func number(v any) (int64, bool) {
 // CNAME is, nothing else is) and in a full zone.
 func admitSet(ctx context.Context, r resource.Reader, id arm.ID) error {
 	zone := id.Parent()
-	sets, err := recordSets(ctx, r, zone)
+	sets, err := setsAt(ctx, r, zone, id.Name())
 	if err != nil {
 		return err
 	}
 	isCNAME := strings.EqualFold(id.Type(), TypeZoneCNAME)
 	for _, s := range sets {
-		if strings.EqualFold(s.ID.Name(), id.Name()) && (isCNAME || strings.EqualFold(s.ID.Type(), TypeZoneCNAME)) {
+		if isCNAME || strings.EqualFold(s.ID.Type(), TypeZoneCNAME) {
 			return ErrMixed.Detail("The zone %s has a record set of another type with the name %s, and one of the two is a CNAME.", zone.Name(), id.Name())
 		}
 	}
-	if len(sets)+1 >= maxRecordSets {
-		return ErrFull.Detail("The zone %s has %d record sets, as many as it may have.", zone.Name(), len(sets)+1)
+	n, err := countSets(ctx, r, zone)
+	if err != nil {
+		return err
+	}
+	if n >= maxRecordSets {
+		return ErrFull.Detail("The zone %s has %d record sets, as many as it may have.", zone.Name(), n)
 	}
 	return nil
 }
@@ -137,32 +141,28 @@ func checkCNAME(props resource.Object) []fault.Field {
 
 // add puts a stored record set into what is answered from. A set without
 // records is no name: Azure's servers do not show it either.
-func (z *records) add(doc resource.Doc) {
+func (n *node) add(doc resource.Doc) {
 	props, _ := doc.Body["properties"].(resource.Object)
 	ttl := uint32(ttlManual)
 	if n, ok := number(props["ttl"]); ok && n >= 0 && n <= maxTTL {
 		ttl = uint32(n)
 	}
-	name := absolute(doc.ID.Name(), z.name)
 	switch typ := doc.ID.Type(); {
 	case strings.EqualFold(typ, TypeZoneA):
 		for _, a := range addrsOf(props, "aRecords", "ipv4Address") {
-			n := z.at(name)
 			n.a = append(n.a, Record{Type: TypeA, TTL: ttl, Addr: a})
 		}
 	case strings.EqualFold(typ, TypeZoneAAAA):
 		for _, a := range addrsOf(props, "aaaaRecords", "ipv6Address") {
-			n := z.at(name)
 			n.aaaa = append(n.aaaa, Record{Type: TypeAAAA, TTL: ttl, Addr: a})
 		}
 	case strings.EqualFold(typ, TypeZoneCNAME):
 		if cname, _ := resource.Lookup(props, "cnameRecord.cname").(string); cname != "" {
-			z.at(name).cname = &Record{Type: TypeCNAME, TTL: ttl, Target: canonical(cname)}
+			n.cname = &Record{Type: TypeCNAME, TTL: ttl, Target: canonical(cname)}
 		}
 	default:
 		for _, r := range rareOf(typ, props) {
 			r.TTL = ttl
-			n := z.at(name)
 			n.rare = append(n.rare, r)
 		}
 	}

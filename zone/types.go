@@ -2,6 +2,9 @@ package zone
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -85,11 +88,11 @@ func zoneType() resource.Type {
 }
 
 func showZone(ctx context.Context, r resource.Reader, doc resource.Doc, body resource.Object) error {
-	sets, err := recordSets(ctx, r, doc.ID)
+	sets, err := countSets(ctx, r, doc.ID)
 	if err != nil {
 		return err
 	}
-	links, err := r.List(ctx, resource.Query{Type: TypeLink, Under: doc.ID})
+	links, err := r.Count(ctx, TypeLink, doc.ID)
 	if err != nil {
 		return err
 	}
@@ -97,8 +100,8 @@ func showZone(ctx context.Context, r resource.Reader, doc resource.Doc, body res
 		"maxNumberOfRecordSets":                          maxRecordSets,
 		"maxNumberOfVirtualNetworkLinks":                 maxLinks,
 		"maxNumberOfVirtualNetworkLinksWithRegistration": 0,
-		"numberOfRecordSets":                             len(sets) + 1, // and the SOA
-		"numberOfVirtualNetworkLinks":                    len(links),
+		"numberOfRecordSets":                             sets,
+		"numberOfVirtualNetworkLinks":                    links,
 		"numberOfVirtualNetworkLinksWithRegistration":    0,
 		"provisioningState":                              "Succeeded",
 	}
@@ -108,15 +111,46 @@ func showZone(ctx context.Context, r resource.Reader, doc resource.Doc, body res
 	return nil
 }
 
+// setTypes are the types of record sets but for the SOA, of which there is one.
+var setTypes = []string{TypeZoneA, TypeZoneAAAA, TypeZoneCNAME, TypeZoneTXT, TypeZoneMX, TypeZoneSRV, TypeZonePTR}
+
 // recordSets are a zone's record sets without its SOA.
 func recordSets(ctx context.Context, r resource.Reader, zone arm.ID) ([]resource.Doc, error) {
 	var all []resource.Doc
-	for _, typ := range []string{TypeZoneA, TypeZoneAAAA, TypeZoneCNAME, TypeZoneTXT, TypeZoneMX, TypeZoneSRV, TypeZonePTR} {
+	for _, typ := range setTypes {
 		docs, err := r.List(ctx, resource.Query{Type: typ, Under: zone})
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, docs...)
+	}
+	return all, nil
+}
+
+// setsAt are a zone's record sets of one relative name, without its SOA.
+func setsAt(ctx context.Context, r resource.Reader, zone arm.ID, name string) ([]resource.Doc, error) {
+	var all []resource.Doc
+	for _, typ := range setTypes {
+		doc, err := r.Get(ctx, zone.Child(typ[len(TypeZone)+1:], name))
+		switch {
+		case err == nil:
+			all = append(all, doc)
+		case !errors.Is(err, resource.ErrUnknown):
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// countSets is how many record sets a zone has, its SOA among them.
+func countSets(ctx context.Context, r resource.Reader, zone arm.ID) (int64, error) {
+	all := int64(1)
+	for _, typ := range setTypes {
+		n, err := r.Count(ctx, typ, zone)
+		if err != nil {
+			return 0, err
+		}
+		all += n
 	}
 	return all, nil
 }
@@ -137,6 +171,7 @@ func linkType() resource.Type {
 		ReadOnly: []string{"properties.virtualNetworkLinkState"},
 		Check:    checkLink,
 		Put:      putLink,
+		Delete:   deleteLink,
 	}
 }
 
@@ -206,26 +241,49 @@ func putLink(ctx context.Context, tx resource.Tx, c *resource.Change) error {
 		return err
 	}
 	if _, err := tx.Get(ctx, vnet); err != nil {
-		return missing(err, "virtual network", vnet)
+		return fault.At("properties.virtualNetwork.id", missing(err, "virtual network", vnet))
 	}
-	links, err := tx.List(ctx, resource.Query{Type: TypeLink})
+	zone := c.New.ID.Parent()
+	at, err := linkedAs(*c.New)
 	if err != nil {
 		return err
 	}
-	zone, n := c.New.ID.Parent(), 0
-	for _, l := range links {
-		other := l.ID.Parent()
-		if other.Equal(zone) {
-			n++
+	held, err := tx.Get(ctx, at)
+	switch {
+	case err == nil:
+		text, _ := held.Body["holder"].(string)
+		other, err := arm.ParseID(text)
+		if err != nil {
+			return fmt.Errorf("read which zone a network is linked to: %w", err)
 		}
-		if strings.EqualFold(other.Name(), zone.Name()) && vnetOf(l).Equal(vnet) {
-			return ErrOverlap.Detail("A virtual network cannot be linked to multiple zones with overlapping namespaces. You tried to link virtual network with '%s' and '%s' zones.", other.Name(), zone.Name())
-		}
+		return fault.At("properties.virtualNetwork.id", ErrOverlap.Detail("A virtual network cannot be linked to multiple zones with overlapping namespaces. You tried to link virtual network with '%s' and '%s' zones.", other.Parent().Name(), zone.Name()))
+	case !errors.Is(err, resource.ErrUnknown):
+		return err
+	}
+	n, err := tx.Count(ctx, TypeLink, zone)
+	if err != nil {
+		return err
 	}
 	if n >= maxLinks {
 		return ErrFull.Detail("The zone %s has %d links to virtual networks, as many as it may have.", zone.Name(), n)
 	}
-	return nil
+	return tx.Put(ctx, &resource.Doc{ID: at, Body: resource.Object{"holder": c.New.ID.String()}})
+}
+
+// linkedAs is the document that says which link joins a network to a zone of
+// that name: a network has one at most, and to find it nobody looks through the
+// links of all.
+func linkedAs(link resource.Doc) (arm.ID, error) {
+	sum := sha256.Sum256([]byte(strings.ToLower(link.ID.Parent().Name()) + " " + vnetOf(link).Key()))
+	return arm.ParseID("/providers/Cove.Names/" + strings.ReplaceAll(TypeLink, "/", ".") + "/" + hex.EncodeToString(sum[:16]))
+}
+
+func deleteLink(ctx context.Context, tx resource.Tx, doc resource.Doc, _ resource.Caller) error {
+	at, err := linkedAs(doc)
+	if err != nil {
+		return err
+	}
+	return tx.Delete(ctx, at)
 }
 
 // may asks for a permission on a resource that a body names. The answer is

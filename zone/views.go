@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -34,7 +35,7 @@ type loaded struct {
 func NewViews(store resource.Store, public *Public, log *slog.Logger) *Views {
 	v := &Views{public: &View{public: public}, inside: &View{public: public}, zones: map[string]*loaded{}}
 	v.current.Store(&map[string]*View{})
-	v.mirror = resource.NewMirror(store, resource.Mirrored{Name: "private zones", Concerns: zoneAbove, Read: v.read}, log)
+	v.mirror = resource.NewMirror(store, resource.Mirrored{Name: "private zones", Concerns: concerned, Read: v.read}, log)
 	return v
 }
 
@@ -60,10 +61,25 @@ func (v *Views) Run(ctx context.Context) error { return v.mirror.Run(ctx) }
 // it committed.
 func (v *Views) Obeyed(store resource.Store) resource.Store { return v.mirror.Obeyed(store) }
 
-// read reads the zones that changed, or all; one that is gone comes back as
-// nil.
+// change is what has been read anew: whole zones, nil where one is gone, and
+// single names of others, by the zone's key.
+type change struct {
+	all   bool
+	zones map[string]*loaded
+	names map[string]map[string]*node
+}
+
+// read reads what changed, or all. Of a zone that is held, only the names that
+// changed are read.
 func (v *Views) read(ctx context.Context, r resource.Reader, changed map[string]arm.ID, all bool) (install func(), err error) {
-	zones := maps.Clone(changed)
+	zones, sets := map[string]arm.ID{}, map[string]arm.ID{}
+	for key, id := range changed {
+		if zone := zoneAbove(id); zone.Equal(id) || v.zones[zone.Key()] == nil {
+			zones[zone.Key()] = zone
+		} else {
+			sets[key] = id
+		}
+	}
 	if all {
 		docs, err := r.List(ctx, resource.Query{Type: TypeZone})
 		if err != nil {
@@ -73,24 +89,62 @@ func (v *Views) read(ctx context.Context, r resource.Reader, changed map[string]
 			zones[d.ID.Key()] = d.ID
 		}
 	}
-	fresh := map[string]*loaded{}
+	c := change{all: all, zones: map[string]*loaded{}, names: map[string]map[string]*node{}}
 	for key, id := range zones {
-		if fresh[key], err = load(ctx, r, id); err != nil {
+		if c.zones[key], err = load(ctx, r, id); err != nil {
 			return nil, fmt.Errorf("read the zone %s: %w", id, err)
 		}
 	}
-	return func() { v.install(fresh, all) }, nil
+	for _, id := range sets {
+		zone := id.Parent()
+		if _, ok := zones[zone.Key()]; ok {
+			continue
+		}
+		docs, err := setsAt(ctx, r, zone, id.Name())
+		if err != nil {
+			return nil, fmt.Errorf("read the name of %s: %w", id, err)
+		}
+		if c.names[zone.Key()] == nil {
+			c.names[zone.Key()] = map[string]*node{}
+		}
+		n := &node{}
+		for _, d := range docs {
+			n.add(d)
+		}
+		c.names[zone.Key()][absolute(id.Name(), canonical(zone.Name()))] = n
+	}
+	return func() { v.install(c) }, nil
 }
 
 // install replaces the views of the networks that zones were or are linked to.
-func (v *Views) install(fresh map[string]*loaded, all bool) {
-	if all {
+func (v *Views) install(c change) {
+	if c.all {
 		for key := range v.zones {
-			if _, ok := fresh[key]; !ok {
-				fresh[key] = nil
+			if _, ok := c.zones[key]; !ok {
+				c.zones[key] = nil
 			}
 		}
 	}
+	next := maps.Clone(*v.current.Load())
+	v.relink(next, c.zones)
+	for key, names := range c.names {
+		z := *v.zones[key]
+		for name, n := range names {
+			z.content = z.content.with(name, n)
+		}
+		v.zones[key] = &z
+		for network, redirect := range z.links {
+			zones := maps.Clone(next[network].zones)
+			zones[z.content.name] = link{zone: z.content, redirect: redirect}
+			next[network] = &View{public: v.public.public, zones: zones}
+		}
+	}
+	v.current.Store(&next)
+}
+
+// relink makes in next the views of the networks that fresh zones were or are
+// linked to.
+func (v *Views) relink(next map[string]*View, fresh map[string]*loaded) {
 	touched := map[string]bool{}
 	for key, z := range fresh {
 		if old := v.zones[key]; old != nil {
@@ -102,6 +156,9 @@ func (v *Views) install(fresh map[string]*loaded, all bool) {
 		}
 		v.zones[key] = z
 		maps.Copy(touched, z.links)
+	}
+	if len(touched) == 0 {
+		return
 	}
 	zones := map[string]map[string]link{}
 	for network := range touched {
@@ -115,7 +172,6 @@ func (v *Views) install(fresh map[string]*loaded, all bool) {
 			}
 		}
 	}
-	next := maps.Clone(*v.current.Load())
 	for network, linked := range zones {
 		if len(linked) == 0 {
 			delete(next, network)
@@ -123,7 +179,15 @@ func (v *Views) install(fresh map[string]*loaded, all bool) {
 			next[network] = &View{public: v.public.public, zones: linked}
 		}
 	}
-	v.current.Store(&next)
+}
+
+// concerned is what to read when id has changed: a record set alone, the zone
+// with everything in it for anything else in it, or the zero ID.
+func concerned(id arm.ID) arm.ID {
+	if slices.ContainsFunc(setTypes, func(typ string) bool { return strings.EqualFold(typ, id.Type()) }) {
+		return id
+	}
+	return zoneAbove(id)
 }
 
 // zoneAbove is the zone that id is or lies in, or zero.
@@ -152,8 +216,16 @@ func load(ctx context.Context, r resource.Reader, id arm.ID) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
+	names := map[string]*node{}
 	for _, s := range sets {
-		z.content.add(s)
+		name := absolute(s.ID.Name(), z.content.name)
+		if names[name] == nil {
+			names[name] = &node{}
+		}
+		names[name].add(s)
+	}
+	for name, n := range names {
+		z.content.put(name, n)
 	}
 	if soa, err := r.Get(ctx, id.Child("SOA", "@")); err == nil {
 		z.content.begin(soa)

@@ -35,6 +35,7 @@ import (
 	"cove.example/cove/logapi"
 	"cove.example/cove/loginapi"
 	"cove.example/cove/network"
+	"cove.example/cove/oci"
 	"cove.example/cove/ociapi"
 	"cove.example/cove/outbound"
 	"cove.example/cove/policy"
@@ -309,23 +310,25 @@ func (s *server) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.drift = &drift.Runner{Look: s.watch(subscription).Look, Every: lookEvery, Log: s.log}
+	s.drift = &drift.Runner{Look: s.watch(subscription).Look, Every: lookEvery, Log: s.log, Tell: s.noticed}
 	asker := &whatif.Asker{
 		Guard: guard, Networks: s.networks, Zones: s.views, Registries: s.registries, Resources: s.service,
 		Store: s.resources, Events: s.events, FrontEnd: frontEnd, Now: s.now,
+		NamesElsewhere: attached.namesElsewhere, LinkTo: s.ways.links.to, Referrer: s.isReferrer,
 	}
 	desk := audit.NewDesk(s.events, s.now)
 	manage, err := armapi.New(armapi.Config{
 		Service: s.service, Host: c.HostManagement, Authority: endpointURL(c.HostLogin) + "/" + tenant, Now: s.now, Log: s.log,
 		Auth:   &access.ARM{Tokens: s.tokens, Directory: s.directory, Roles: s.roles, Audiences: management},
-		Groups: s.directory.Groups, History: s.resources,
-		Extra: append([]armapi.Route{armapi.Decisions(s.events, guard, s.now), armapi.Events(s.events), armapi.Findings(s.drift.Look), armapi.Can(asker), armapi.Flips(asker), armapi.Join(joiner), armapi.Metadata(c.names())}, armapi.Logs(desk, s.service, s.now)...),
+		Groups: s.directory.Groups, History: s.resources, Refusals: s.events,
+		Extra: append([]armapi.Route{armapi.Decisions(s.events, guard, s.now), armapi.Events(s.events), armapi.Findings(s.drift.Look), armapi.Can(asker), armapi.Flips(asker), armapi.Join(joiner), armapi.Metadata(c.names()), armapi.ServiceTags(networks.ServiceTags(s.advertise), c.regions())}, armapi.Logs(desk, s.service, s.now)...),
 	})
 	if err != nil {
 		return err
 	}
 	s.meter = newMeter(s.events)
-	s.registry = &ociapi.Server{Guard: guard, Tokens: guard, Content: s.content, Log: s.meter, Now: s.now, Failures: s.log, Rates: s.rates(), Room: storage.Room}
+	guard.Observe = s.meter.decided
+	s.registry = &ociapi.Server{Guard: guard, Tokens: guard, Content: s.content, Log: s.meter, Now: s.now, Failures: s.log, Rates: s.rates(), Room: storage.Room, Route: public.Route}
 	s.router = &door.Router{
 		Hosts: map[string]http.Handler{
 			c.HostManagement: manage,
@@ -338,7 +341,7 @@ func (s *server) assemble(ctx context.Context) error {
 				Auth: &access.ARM{Tokens: s.tokens, Directory: s.directory, Roles: s.roles, Audiences: append([]string{logsAudience, endpointURL(c.HostLogs)}, management...)},
 			}),
 			c.HostLogin: &loginapi.Server{
-				Config: login, Tokens: s.tokens, Directory: s.directory, Issuers: s.issuers(), Sealer: s.box, Now: s.now, Log: s.log,
+				Config: login, Tokens: s.tokens, Directory: s.directory, Issuers: s.issuers(), People: true, Now: s.now, Log: s.log,
 				Devices: &device.Desk{Store: store.NewDevices(s.db), Now: s.now}, Guesses: access.NewThrottle(),
 			},
 		},
@@ -354,6 +357,23 @@ func (s *server) assemble(ctx context.Context) error {
 	}
 	s.startLoops(joiner, keys)
 	return nil
+}
+
+// isReferrer reports whether a manifest belongs to another one.
+func (s *server) isReferrer(ctx context.Context, uid, repository, digest string) (bool, error) {
+	repo, err := oci.ParseRepo(repository)
+	if err != nil {
+		return false, err
+	}
+	d, err := oci.ParseDigest(digest)
+	if err != nil {
+		return false, err
+	}
+	m, err := s.content.Manifest(ctx, content.Key{Registry: uid, Repo: repo}, oci.Reference{Digest: d})
+	if kind, _ := fault.Of(err); err != nil && kind != fault.Internal {
+		return false, nil // not there, or not to be read: deleting it by this right is refused too
+	}
+	return err == nil && !m.Subject.IsZero(), err
 }
 
 // rates are the rate limits of registries, nil where the operator wants none.

@@ -18,6 +18,9 @@ import (
 	"cove.example/cove/access"
 	"cove.example/cove/client"
 	"cove.example/cove/fault"
+	"cove.example/cove/oci"
+	"cove.example/cove/reason"
+	"cove.example/cove/whatif"
 )
 
 // canFlags are the circumstances of a question.
@@ -41,7 +44,9 @@ that decides about requests.
 WHO is a principal (its client id, name or object id), admin, anonymous, or
 token:NAME for one of the registry's own tokens. ACTION is pull, push, delete,
 read or write (labels and locks), or list for the list of repositories, which
-has no REPOSITORY. WHERE is an address, or VNET/SUBNET for a machine in it.
+has no REPOSITORY. To delete one manifest, add @DIGEST: what is attached to
+another, as a signature is, may be deleted by who may push. WHERE is an
+address, or VNET/SUBNET for a machine in it.
 
 --at asks about another time. --if-change FILE holds registries or role
 assignments, as JSON or YAML with their ids, that are tried and taken back:
@@ -62,7 +67,7 @@ It ends with 0 for yes, 1 for no, and 3 where it cannot be said.`,
 			switch {
 			case len(args) == 0 && change != nil:
 				return a.flips(cmd.Context(), cl, f, change)
-			case len(args) == 0, len(args) == 1 && !f.list, len(args) == 2 && args[1] != "list":
+			case len(args) == 0, len(args) == 1 && !f.list, len(args) == 2 && args[1] != "list" && !f.list:
 				return usagef("say WHO, ACTION and REPOSITORY, as in `cove can ci pull team/app`; see `cove can --help`")
 			case f.registry == "" || f.from == "":
 				return usagef("say which registry with --registry and from where with --from")
@@ -85,7 +90,11 @@ It ends with 0 for yes, 1 for no, and 3 where it cannot be said.`,
 			if err != nil {
 				return err
 			}
-			q["scopes"] = []any{scope}
+			digest, err := canDigest(args[1:])
+			if err != nil {
+				return err
+			}
+			q["scopes"], q["digest"] = []any{scope}, digest
 			return a.can(cmd.Context(), cl, q, f.quiet)
 		}),
 	})
@@ -93,7 +102,7 @@ It ends with 0 for yes, 1 for no, and 3 where it cannot be said.`,
 	fs := c.Flags()
 	fs.StringVar(&f.registry, "registry", "", "the registry")
 	fs.StringVar(&f.from, "from", "", "an address, or VNET/SUBNET")
-	fs.StringVar(&f.address, "address", "", "the public address that a caller in a network has outside, where the name leads there")
+	fs.StringVar(&f.address, "address", "", "the address that a caller in a network has outside, where the name leads there; of one without a tunnel, the address that it calls from")
 	fs.StringVar(&f.kind, "kind", "vm", "what the machine in the subnet is: vm, aks, aci, appservice or agentpool")
 	fs.StringVar(&f.at, "at", "", "another time, such as 2026-12-24T18:00:00Z")
 	fs.StringVar(&f.change, "if-change", "", "file with registries or role assignments that are not applied yet")
@@ -120,6 +129,19 @@ func canScope(args []string) (client.Object, error) {
 		repository = repository[:i] // roles know repositories, not tags
 	}
 	return client.Object{"type": "repository", "name": repository, "action": action}, nil
+}
+
+// canDigest is the manifest that is to be deleted, "" for another question: who
+// may push may delete what is attached to another manifest.
+func canDigest(args []string) (string, error) {
+	if args[0] != "delete" {
+		return "", nil
+	}
+	_, digest, found := strings.Cut(args[1], "@")
+	if _, err := oci.ParseDigest(digest); found && err != nil {
+		return "", usagef("%v", err)
+	}
+	return digest, nil
 }
 
 // question is the body of what is asked, without the scopes.
@@ -238,12 +260,25 @@ func (a *app) canList(ctx context.Context, cl *client.Client, q client.Object, r
 		if err != nil {
 			return err
 		}
-		q["scopes"] = []any{scope}
+		digest, err := canDigest(args)
+		if err != nil {
+			return err
+		}
+		q["scopes"], q["digest"] = []any{scope}, digest
 		e, _, err := asked(ctx, cl, q)
 		if err != nil {
 			return err
 		}
-		rows = append(rows, client.Object{"action": action, "verdict": e.Verdict, "reason": string(e.Reason), "cause": e.Cause})
+		row := client.Object{"action": action, "verdict": e.Verdict, "reason": string(e.Reason), "cause": e.Cause}
+		if repository == "*" && e.Reason == reason.ConditionNotMet {
+			// Asked about every repository at once, a condition on their names
+			// is not true; of some it is.
+			row["verdict"], row["cause"] = "DEPENDS", "on the condition of the role; name a repository"
+		}
+		if last := len(e.Steps) - 1; last >= 0 && e.Steps[last].Name == whatif.OnlyReferrers {
+			row["verdict"], row["cause"] = "DEPENDS", e.Steps[last].Why
+		}
+		rows = append(rows, row)
 	}
 	return a.print.show(rows, column{"ACTION", "action"}, column{"VERDICT", "verdict"}, column{"REASON", "reason"}, column{"CAUSE", "cause"})
 }

@@ -5,11 +5,13 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -32,6 +34,7 @@ type checkFlags struct {
 	anonymous, engines bool
 	vnet, userspace    string
 	resolver, caFile   string
+	tokenHost          string
 }
 
 func (f *checkFlags) add(c *cobra.Command) {
@@ -44,6 +47,7 @@ func (f *checkFlags) add(c *cobra.Command) {
 	fs.StringVar(&f.vnet, "vnet", "", "the virtual network that this machine is in: its private endpoint must be the one that is reached")
 	fs.StringVar(&f.userspace, "userspace", "", "check from inside VNET/SUBNET, as a member that lasts as long as the check")
 	fs.StringVar(&f.resolver, "resolver", "", "ask this DNS server, IP[:PORT], in place of the machine's own")
+	fs.StringVar(&f.tokenHost, "token-host", "", "a host, besides the registry's own, that the credential may be given to for a token")
 	fs.StringVar(&f.caFile, "ca-file", "", "the authority to trust besides the system's (default: the server's that this machine knows)")
 }
 
@@ -114,7 +118,8 @@ func (a *app) check(ctx context.Context, f checkFlags, what, last string) error 
 	if err != nil {
 		return err
 	}
-	endpoint, err := a.aim(ctx, cl, &f, &t)
+	t.TokenHost = f.tokenHost
+	endpoint, compared, err := a.aim(ctx, cl, &f, &t)
 	if err != nil {
 		return err
 	}
@@ -126,7 +131,7 @@ func (a *app) check(ctx context.Context, f checkFlags, what, last string) error 
 		return err
 	}
 	if f.engines {
-		w.Engines = health.Machine{}.Engines
+		w.Engines, w.Trusts = health.Machine{}.Engines, health.Machine{}.Trusts
 	}
 	where := "this machine"
 	if f.userspace != "" {
@@ -143,8 +148,10 @@ func (a *app) check(ctx context.Context, f checkFlags, what, last string) error 
 	if err != nil {
 		return usageError{err}
 	}
+	c.Known = compared
 	report := c.Run(ctx)
-	cures(report, cl, f.vnet, endpoint)
+	cures(report, cl, f, endpoint)
+	a.walls(ctx, cl, f, t.Host, c.Way, report)
 	if a.print.format != "table" || a.print.query != "" {
 		if err := a.print.shown(report); err != nil {
 			return err
@@ -199,27 +206,60 @@ func (a *app) known() (*client.Client, error) {
 
 // aim completes the target with what the control plane knows of the registry:
 // its login server, its data endpoints, and what the private endpoint of the
-// caller's network, which is returned, holds.
-func (a *app) aim(ctx context.Context, cl *client.Client, f *checkFlags, t *health.Target) (endpoint string, err error) {
+// caller's network, which is returned, holds. A pull does not need the control
+// plane, and a check goes on without it; but then it says so, because there is
+// less to compare the answers with.
+func (a *app) aim(ctx context.Context, cl *client.Client, f *checkFlags, t *health.Target) (endpoint string, compared []health.Result, err error) {
 	name, suffix, isHost := strings.Cut(t.Host, ".")
 	if cl == nil {
 		if !isHost {
-			return "", fault.Newf(fault.Invalid, "no server is known that could say where the registry %s is: give its login server, or use --data or `cove login`", t.Host)
+			return "", nil, fault.Newf(fault.Invalid, "no server is known that could say where the registry %s is: give its login server, or use --data or `cove login`", t.Host)
 		}
-		return "", nil
+		return "", nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, health.Patience)
+	defer cancel()
+	if cl.Profile.RegistrySuffix == "" {
+		// The variables of the environment do not say it.
+		if cloud, err := cl.Metadata(ctx); err == nil {
+			cl.Profile.RegistrySuffix = strings.TrimPrefix(cloud.RegistrySuffix, ".")
+		}
 	}
 	if isHost && !strings.EqualFold(suffix, cl.Profile.RegistrySuffix) {
-		return "", nil // somebody else's registry
+		return "", nil, nil // somebody else's registry
 	}
+	t.Explained = true
+	if f.vnet == "" {
+		f.vnet, _, _ = strings.Cut(f.userspace, "/")
+	}
+	began := time.Now()
+	endpoint, err = a.compare(ctx, cl, f, name, t)
+	if err == nil {
+		return endpoint, nil, nil
+	}
+	if !isHost {
+		if cl.Profile.RegistrySuffix == "" {
+			return "", nil, err
+		}
+		t.Host = name + "." + cl.Profile.RegistrySuffix
+	}
+	r := health.Result{
+		Layer: health.LayerControl, Subject: cl.Profile.ResourceManager, Outcome: health.Unknown, Millis: time.Since(began).Milliseconds(),
+		Said: sentence(err), Evidence: []string{"not compared: the data endpoints of all regions, and the addresses that private endpoints hold"},
+	}
+	if f.vnet == "" && (client.NotFound(err) || fault.Is(err, fault.NotFound) || fault.Is(err, fault.Denied)) {
+		r.Outcome = health.Warned // who pulls need not be somebody who may read the registry
+	}
+	return "", []health.Result{r}, nil
+}
+
+// compare reads what the control plane knows of a registry.
+func (a *app) compare(ctx context.Context, cl *client.Client, f *checkFlags, name string, t *health.Target) (endpoint string, err error) {
 	doc, err := a.get(ctx, cl, typeRegistry, name)
 	if err != nil {
-		if isHost {
-			a.note("the control plane tells nothing about %s: %s", name, sentence(err))
-			return "", nil
-		}
 		return "", err
 	}
-	if server, ok := dig(doc, "properties", "loginServer").(string); ok && !isHost {
+	if server, ok := dig(doc, "properties", "loginServer").(string); ok && !strings.Contains(t.Host, ".") {
 		t.Host = server
 	}
 	if on, _ := dig(doc, "properties", "dataEndpointEnabled").(bool); on {
@@ -228,13 +268,39 @@ func (a *app) aim(ctx context.Context, cl *client.Client, f *checkFlags, t *heal
 			t.DataHosts = append(t.DataHosts, text(h))
 		}
 	}
-	if f.vnet == "" {
-		f.vnet, _, _ = strings.Cut(f.userspace, "/")
+	if f.user != "" {
+		if t.Credential.Ends, err = a.tokenEnds(ctx, cl, doc, f.user); err != nil {
+			return "", err
+		}
 	}
 	if f.vnet == "" {
 		return "", nil
 	}
 	return a.holds(ctx, cl, doc, f.vnet, t)
+}
+
+// tokenEnds is when the last password of a registry's token ends, the zero time
+// where there is no such token or its passwords do not end.
+func (a *app) tokenEnds(ctx context.Context, cl *client.Client, registry client.Object, name string) (last time.Time, err error) {
+	doc, err := cl.Get(ctx, text(registry["id"])+"/tokens/"+url.PathEscape(name))
+	if err != nil {
+		if e, ok := errors.AsType[*client.Error](err); ok && e.Status < 500 {
+			err = nil // no token, or none that we may see
+		}
+		return last, err
+	}
+	list, _ := dig(doc, "properties", "credentials", "passwords").([]any)
+	for _, p := range list {
+		o, _ := p.(client.Object)
+		ends, err := time.Parse(time.RFC3339, text(o["expiry"]))
+		if err != nil {
+			return time.Time{}, nil // one that does not end
+		}
+		if ends.After(last) {
+			last = ends
+		}
+	}
+	return last, nil
 }
 
 func (a *app) get(ctx context.Context, cl *client.Client, typ, name string) (client.Object, error) {
@@ -293,7 +359,12 @@ func (a *app) holds(ctx context.Context, cl *client.Client, registry client.Obje
 
 // cures writes the commands that mend what was found, where the control plane
 // can mend it.
-func cures(r health.Report, cl *client.Client, vnet, endpoint string) {
+func cures(r health.Report, cl *client.Client, f checkFlags, endpoint string) {
+	for i, x := range r.Results {
+		if f.caFile != "" && strings.HasPrefix(x.Fix, "cove trust ") {
+			r.Results[i].Fix += " --ca-file " + shellQuoted(f.caFile)
+		}
+	}
 	if endpoint == "" {
 		return
 	}
@@ -302,7 +373,7 @@ func cures(r health.Report, cl *client.Client, vnet, endpoint string) {
 		case reason.PrivateNoRecord, reason.NameElsewhere, reason.DataNamePublic:
 			r.Results[i].Fix = "cove dns record sync --private-endpoint " + endpoint
 		case reason.NamePublic:
-			r.Results[i].Fix = "cove dns link add " + privatePrefix + cl.Profile.RegistrySuffix + " --vnet " + vnet
+			r.Results[i].Fix = "cove dns link add " + privatePrefix + cl.Profile.RegistrySuffix + " --vnet " + f.vnet
 		}
 	}
 }
@@ -328,7 +399,10 @@ func (a *app) identify(ctx context.Context, cl *client.Client, f checkFlags, t *
 		if !s.Scan() || s.Text() == "" {
 			return usagef("the password is empty")
 		}
-		t.Credential = health.Credential{User: f.user, Password: health.Secret(s.Text())}
+		t.Credential.User, t.Credential.Password = f.user, health.Secret(s.Text())
+		if cl != nil && t.Explained && t.Credential.Ends.IsZero() {
+			t.Credential.Ends = secretEnds(ctx, cl, f.user, s.Text())
+		}
 		return nil
 	case cl == nil:
 		return nil
@@ -338,12 +412,49 @@ func (a *app) identify(ctx context.Context, cl *client.Client, f checkFlags, t *
 	if _, suffix, _ := strings.Cut(t.Host, "."); !strings.EqualFold(suffix, cl.Profile.RegistrySuffix) {
 		return nil
 	}
-	token, err := cl.Token(ctx)
+	soon, cancel := context.WithTimeout(ctx, health.Patience)
+	defer cancel()
+	token, err := cl.Token(soon)
 	if err != nil {
-		return err
+		kind := fault.Unavailable
+		if fault.Is(err, fault.Unauthenticated) {
+			kind = fault.Unauthenticated
+		}
+		t.Credential.Missing = fault.New(kind, sentence(err))
+		return nil
 	}
 	t.Credential.AccessToken = health.Secret(token)
+	t.Credential.Ends = secretEnds(ctx, cl, cl.Profile.ClientID, string(cl.Profile.ClientSecret))
 	return nil
+}
+
+// secretEnds is when a service principal's secret ends, the zero time where
+// that is not known: the directory tells it to those who may read it.
+func secretEnds(ctx context.Context, cl *client.Client, clientID, secret string) (ends time.Time) {
+	if len(clientID) != len("00000000-0000-0000-0000-000000000000") {
+		return ends
+	}
+	ctx, cancel := context.WithTimeout(ctx, health.Patience)
+	defer cancel()
+	graph, err := cl.Graph(ctx)
+	if err != nil {
+		return ends
+	}
+	p, err := findPrincipal(ctx, graph, clientID)
+	if err != nil || !strings.EqualFold(text(p["appId"]), clientID) {
+		return ends
+	}
+	list, _ := p["passwordCredentials"].([]any)
+	for _, c := range list {
+		o, _ := c.(client.Object)
+		// Of the secret itself the directory keeps how it begins.
+		if hint := text(o["hint"]); hint != "" && strings.HasPrefix(secret, hint) {
+			if ends, err = time.Parse(time.RFC3339, text(o["endDateTime"])); err != nil {
+				return time.Time{}
+			}
+		}
+	}
+	return ends
 }
 
 // trusted is the system's list and the authority that this machine knows.
@@ -432,55 +543,81 @@ func (a *app) inside(ctx context.Context, f checkFlags, w *health.Way) (leave fu
 	}
 	w.Dial, w.Proxy = t.DialContext, nil
 	w.Lookup = health.Resolvers([]string{netip.AddrPortFrom(conf.Resolver, 53).String()}, t.DialContext, nil)
-	w.Engines = nil // this machine's engines are not in the network
+	w.Engines, w.Trusts = nil, nil // this machine's engines are not in the network
 	return leave, nil
 }
 
 var healthMarks = map[health.Outcome]string{health.Passed: "✔", health.Failed: "✖", health.Warned: "!", health.NotReached: "·", health.Unknown: "?"}
 
-// diagnose writes a report for a person.
+// diagnose writes a report for a person: first what a pull would do and what
+// to do about it, then what was measured.
 func diagnose(w io.Writer, r health.Report, where string) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s · asked from %s · %s\n\n", clean(r.Target), clean(where), (time.Duration(r.Millis) * time.Millisecond).Round(time.Millisecond*10))
+	fmt.Fprintf(&b, "%s · from %s · %s\n", cell(r.Target), cell(where), (time.Duration(r.Millis) * time.Millisecond).Round(time.Millisecond*10))
+	fmt.Fprintf(&b, "%s\n\n", pullSummary(r))
 	for _, x := range r.Results {
 		subject := ""
-		if x.Layer == health.LayerData || x.Layer == health.LayerEngine {
+		switch x.Layer {
+		case health.LayerData, health.LayerEngine:
 			subject = x.Subject + "  "
+		case health.LayerBlob:
+			if x.Outcome != health.Passed {
+				subject = x.Subject + "  "
+			}
 		}
 		if x.Outcome == health.NotReached {
 			x.Said = "not reached: " + x.Said
 		}
-		fmt.Fprintf(&b, " %s %-13s %s%s\n", healthMarks[x.Outcome], x.Layer, clean(subject), clean(x.Said))
-		if x.Code == "" {
-			continue
+		fmt.Fprintf(&b, " %s %-13s %s%s\n", healthMarks[x.Outcome], x.Layer, cell(subject), cell(x.Said))
+		if x.Code != "" {
+			title := ""
+			if m, ok := reason.Of(string(x.Code)); ok {
+				title = "  " + m.Title
+			}
+			fmt.Fprintf(&b, "   %13s %s%s\n", "", x.Code, title)
 		}
-		title := ""
-		if m, ok := reason.Of(string(x.Code)); ok {
-			title = "  " + m.Title
-		}
-		fmt.Fprintf(&b, "   %13s %s%s\n", "", x.Code, title)
 		for _, e := range x.Evidence {
-			fmt.Fprintf(&b, "   %13s %s\n", "", clean(e))
+			fmt.Fprintf(&b, "   %13s %s\n", "", cell(e))
 		}
 	}
-	fmt.Fprintf(&b, "\n%s\n", pullSummary(r))
-	told := map[reason.Code]bool{}
-	for _, x := range r.Results {
-		if x.Code == "" || told[x.Code] || len(told) == 3 {
-			continue
-		}
-		told[x.Code] = true
+	told, failed := map[string]bool{}, r.Count(health.Failed) > 0
+	for _, x := range worst(r.Results) {
 		next := x.Fix
 		if m, ok := reason.Of(string(x.Code)); ok && next == "" {
 			next = m.Next
 		}
-		fmt.Fprintf(&b, "next   %s\nmore   cove help %s\n", clean(next), x.Code)
+		if x.Code == "" || told[next] || len(told) == 3 || failed && x.Outcome != health.Failed {
+			continue
+		}
+		if len(told) == 0 {
+			b.WriteString("\n")
+		}
+		told[next] = true
+		fmt.Fprintf(&b, "next   %s\nmore   cove help %s\n", cell(next), x.Code)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// pullSummary is the last line: what a pull from here would do.
+// worst are results with failures before what is only to be looked at.
+func worst(results []health.Result) []health.Result {
+	out := slices.Clone(results)
+	slices.SortStableFunc(out, func(a, b health.Result) int { return severity(a) - severity(b) })
+	return out
+}
+
+// severity puts what a pull meets before what this machine's engines have.
+func severity(r health.Result) int {
+	switch {
+	case r.Outcome == health.Failed && r.Layer != health.LayerEngine:
+		return 0
+	case r.Outcome == health.Failed:
+		return 1
+	}
+	return 2
+}
+
+// pullSummary is the verdict: what a pull from here would do.
 func pullSummary(r health.Report) string {
 	var parts []string
 	for _, p := range []struct {
@@ -491,10 +628,18 @@ func pullSummary(r health.Report) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, p.word))
 		}
 	}
-	counts := strings.Join(parts, ", ")
-	i := slices.IndexFunc(r.Results, func(x health.Result) bool { return x.Outcome == health.Failed && x.Layer != health.LayerEngine })
-	if i < 0 {
-		return counts + "."
+	verdict := "Nothing failed"
+	if r.Good() {
+		verdict = "All that was tried is well"
 	}
-	return fmt.Sprintf("Pulls fail at the %s. %s.", r.Results[i].Layer, counts)
+	if x := worst(r.Results); len(x) > 0 && x[0].Outcome == health.Failed {
+		verdict = "FAILED at the " + x[0].Layer
+		if x[0].Layer == health.LayerEngine {
+			verdict = "FAILED at this machine's engines, and not on the way to the registry"
+		}
+		if m, ok := reason.Of(string(x[0].Code)); ok {
+			verdict += ": " + m.Title
+		}
+	}
+	return fmt.Sprintf("%s (%s).", verdict, strings.Join(parts, ", "))
 }

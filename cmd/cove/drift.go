@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"cove.example/cove/arm"
+	"cove.example/cove/audit"
 	"cove.example/cove/directory"
 	"cove.example/cove/drift"
 	"cove.example/cove/reason"
@@ -40,6 +41,17 @@ func (s *server) watch(subscription arm.ID) *drift.Watch {
 	return w
 }
 
+// noticed keeps what has been found, or found mended, for the activity log.
+func (s *server) noticed(f drift.Finding, mended bool) {
+	now := s.now()
+	e := audit.Event{ID: audit.NewID(now), Time: now, Table: audit.AdministrativeEvents, Registry: f.Resource.Key(), Operation: audit.Found, Reason: string(f.Code)}
+	if mended {
+		e.Operation = audit.Mended
+	}
+	e.Decision = map[string]any{"code": f.Code, "title": f.Title, "says": f.Says, "breaks": f.Breaks, "cure": f.Cure}
+	s.events.Record(e)
+}
+
 // ending lists the credentials that end soon: of the directory, and of the
 // registries' tokens.
 func (s *server) ending(ctx context.Context, subscription arm.ID) (out []drift.Credential, err error) {
@@ -69,6 +81,7 @@ func (s *server) ending(ctx context.Context, subscription arm.ID) (out []drift.C
 				if p.Ends.Before(before) {
 					out = append(out, drift.Credential{
 						Holder: doc.ID, Ends: p.Ends, Name: fmt.Sprintf("%s of the token %s of %s", p.Name, doc.ID.Name(), doc.ID.Parent().Name()),
+						Cure: fmt.Sprintf("cove token password %s --registry %s --password-name %s", doc.ID.Name(), doc.ID.Parent().Name(), p.Name),
 					})
 				}
 			}

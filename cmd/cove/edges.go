@@ -233,6 +233,9 @@ func (s *server) listenAdmin(context.Context) error {
 			func() float64 { return float64(s.delivery.Lost()) }),
 		s.answers, s.cutOff, newDriftMetric(s.drift.Count))
 	metrics.MustRegister(s.meter.collectors()...)
+	if s.overlay != nil {
+		metrics.MustRegister(newTunnelMetrics(s.overlay.Totals))
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.readyz)

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -88,62 +89,105 @@ var marks = map[access.Outcome]string{access.Passed: "✔", access.Failed: "✖"
 // tell writes an explanation for a person.
 func tell(w io.Writer, e access.Explanation) error {
 	alike := ""
-	if e.Alike > 1 {
+	switch {
+	case e.Alike >= 1000: // as far as is counted
+		alike = " · 1000 and more like this in the last hour"
+	case e.Alike > 1:
 		alike = fmt.Sprintf(" · %d more like this in the last hour", e.Alike-1)
 	}
-	if _, err := fmt.Fprintf(w, "%s %s · %s%s\n\n", e.Verdict, clean(e.Asked), e.Time.UTC().Format(time.DateTime+"Z"), alike); err != nil {
+	by := ""
+	if e.Known != "" {
+		by = " by " + clean(e.Known)
+	}
+	if _, err := fmt.Fprintf(w, "%s %s%s · %s%s\n\n", e.Verdict, clean(e.Asked), by, e.Time.UTC().Format(time.DateTime+"Z"), alike); err != nil {
 		return err
 	}
 	return tellSteps(w, e)
 }
 
+// A registry's id, which is long and says little more than its name.
+var registryID = regexp.MustCompile(`/subscriptions/[^/\s]+/resourceGroups/[^/\s]+/providers/Microsoft\.ContainerRegistry/registries/([A-Za-z0-9]+)`)
+
+// sheet is text in two columns: labels, and what belongs to them.
+type sheet struct {
+	strings.Builder
+	width int // of the terminal; 0 is none, and lines are as long as they are
+}
+
+// row writes a label and its text, which a terminal gets in lines of its own
+// width below each other. What is there to be copied goes in by line.
+func (s *sheet) row(label string, indent int, text string) {
+	text = registryID.ReplaceAllString(clean(text), "the registry $1")
+	room := s.width - indent - 1
+	for first := true; first || text != ""; first = false {
+		part := text
+		if s.width > 0 && room > 20 && len(part) > room {
+			if i := strings.LastIndexByte(part[:room], ' '); i > 0 {
+				part = part[:i]
+			}
+		}
+		text = strings.TrimPrefix(text[len(part):], " ")
+		if !first {
+			label = ""
+		}
+		s.line(label, indent, part)
+	}
+}
+
+func (s *sheet) line(label string, indent int, text string) {
+	s.WriteString(label)
+	s.WriteString(strings.Repeat(" ", max(1, indent-utf8.RuneCountInString(label))))
+	s.WriteString(text)
+	s.WriteByte('\n')
+}
+
+// The columns in which text begins: of steps, and of what follows them.
+const stepIndent, causeIndent = 19, 7
+
 // tellSteps writes the way to a verdict, its cause and its cures.
 func tellSteps(w io.Writer, e access.Explanation) error {
-	var b strings.Builder
+	b := sheet{width: terminalWidth(w)}
 	for i, s := range e.Steps {
 		mark := marks[s.Outcome]
 		if mark == "" {
 			mark = "?"
 		}
-		fmt.Fprintf(&b, " %d %s %-13s %s", i+1, mark, s.Name, clean(s.Why))
-		if s.Outcome == access.NotReached && s.Why == "" {
-			b.WriteString("not reached")
+		why := s.Why
+		if s.Outcome == access.NotReached && why == "" {
+			why = "not reached"
 		}
 		if s.Reason != "" {
-			b.WriteString("   ◀ decided here")
+			why += "   ◀ decided here"
 		}
-		b.WriteString("\n")
+		b.row(fmt.Sprintf(" %d %s %s", i+1, mark, s.Name), stepIndent, why)
 		if s.Rule != "" && s.Outcome == access.Failed {
-			fmt.Fprintf(&b, "   %-15s %s\n", "", clean(s.Rule))
+			b.row("", stepIndent, s.Rule)
 		}
 	}
 	if e.Reason != "" {
-		fmt.Fprintf(&b, "\ncause  %s: %s\n", e.Reason, clean(e.Cause))
+		b.WriteByte('\n')
+		b.row("cause", causeIndent, string(e.Reason)+": "+e.Cause)
 	}
 	for i, f := range e.Fixes {
 		label := "fix"
 		if len(e.Fixes) > 1 {
 			label = "fix " + string(rune('A'+i))
 		}
-		fmt.Fprintf(&b, "%-6s %s\n", label, clean(f.Command))
-		if f.Opens != "" {
-			fmt.Fprintf(&b, "       opens: %s\n", clean(f.Opens))
-		}
-		if f.Needs != "" {
-			fmt.Fprintf(&b, "       needs: %s\n", clean(f.Needs))
-		}
-		if f.After != "" {
-			fmt.Fprintf(&b, "       after: %s\n", clean(f.After))
+		b.line(label, causeIndent, clean(f.Command))
+		for _, x := range [][2]string{{"opens: ", f.Opens}, {"needs: ", f.Needs}, {"lasts: ", f.Lasts}, {"after: ", f.After}} {
+			if x[1] != "" {
+				b.row("", causeIndent, x[0]+x[1])
+			}
 		}
 	}
 	if len(e.Fixes) == 0 && e.Next != "" {
-		fmt.Fprintf(&b, "next   %s\n", clean(e.Next))
+		b.row("next", causeIndent, e.Next)
 	}
 	if e.Today == "ALLOWED" || strings.HasPrefix(e.Today, "ADMITTED") {
-		fmt.Fprintf(&b, "today  the same request would be %s\n", clean(e.Today))
+		b.row("today", causeIndent, "the same request would be "+e.Today)
 	}
 	if e.Reason != "" {
-		fmt.Fprintf(&b, "more   cove help %s\n", e.Reason)
+		b.line("more", causeIndent, "cove help "+string(e.Reason))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
@@ -156,15 +200,11 @@ func helpCommand() *cobra.Command {
 		Example: "  cove help registry create\n  cove help COVE-NET-001\n  cove help topics\n  cove help kubernetes-dns",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && strings.HasPrefix(strings.ToUpper(args[0]), "COVE-") {
-				cause, next := "", ""
-				if m, ok := access.Explained(args[0]); ok {
-					cause, next = m.Cause, m.Next
-				} else if m, ok := reason.Of(args[0]); ok {
-					cause, next = m.Cause, m.Next
-				} else {
+				m, ok := reason.Of(args[0])
+				if !ok {
 					return usagef("there is no reason code %s", args[0])
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s\n\n%s\n\nWhat to do: %s\n", strings.ToUpper(args[0]), cause, next)
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n\n%s\n\nWhat to do: %s\n", m.Code, m.Title, m.Cause, m.Next)
 				return nil
 			}
 			if len(args) == 1 {

@@ -86,7 +86,7 @@ A CODE comes from cove join-code on a machine that may grant it.`,
 	fs.BoolVar(&f.up, "up", false, "make the network interface here until interrupted")
 	fs.StringVar(&f.iface, "interface", "cove0", "name of that interface")
 	fs.BoolVar(&f.userspace, "userspace", false, "run the tunnel in this process; needs no root")
-	fs.StringVar(&f.proxy, "proxy", "127.0.0.1:8118", "where --userspace offers its proxy")
+	fs.StringVar(&f.proxy, "proxy", proxyDefault, "where --userspace offers its proxy")
 	fs.BoolVar(&f.replace, "replace", false, "take the place of a member of the same name that is gone, with a new key")
 	fs.BoolVar(&f.remove, "remove", false, "end the membership of --name: its tunnel is cut and its address given up")
 	fs.BoolVar(&f.direct, "direct", false, "let the proxy reach destinations outside the network too")
@@ -121,6 +121,15 @@ func (a *app) join(cmd *cobra.Command, f joinFlags, target string, command []str
 	if err := f.ready(); err != nil {
 		return err
 	}
+	var proxy net.Listener
+	if f.userspace {
+		l, err := f.listen(len(command) > 0)
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		proxy = l
+	}
 	key := wireguard.NewPrivateKey()
 	var got network.Configuration
 	var err error
@@ -140,7 +149,7 @@ func (a *app) join(cmd *cobra.Command, f joinFlags, target string, command []str
 	case f.up:
 		return a.joinUp(ctx, f, conf)
 	case f.userspace:
-		return a.joinUserspace(ctx, f, conf, command)
+		return a.joinUserspace(ctx, f, conf, proxy, command)
 	}
 	return a.writeMember(f, conf)
 }
@@ -435,10 +444,32 @@ func shake(ctx context.Context, s shaker) error {
 	return err
 }
 
-func (a *app) joinUserspace(ctx context.Context, f joinFlags, conf wireguard.MemberConfig, command []string) error {
-	if len(command) > 0 && !strings.Contains(f.proxy, ":") {
-		return usagef("--proxy %q: an address and port is expected", f.proxy)
+// proxyDefault is where the proxy is unless --proxy says otherwise.
+const proxyDefault = "127.0.0.1:8118"
+
+// listen takes the port of the proxy, before a code is used up: whoever reaches
+// it is a member of the network without a password, so it is a loopback
+// address's.
+func (f joinFlags) listen(command bool) (net.Listener, error) {
+	at := f.proxy
+	if command && at == proxyDefault {
+		at = "127.0.0.1:0" // several commands may run side by side
 	}
+	host, _, err := net.SplitHostPort(at)
+	if err != nil {
+		return nil, usagef("--proxy %q: an address and port is expected", at)
+	}
+	if ip, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !ip.IsLoopback()) {
+		return nil, usagef("--proxy %q: the proxy has no password, so it listens at a loopback address only, such as %s", at, proxyDefault)
+	}
+	l, err := net.Listen("tcp", at)
+	if err != nil {
+		return nil, taken("--proxy", at, err)
+	}
+	return l, nil
+}
+
+func (a *app) joinUserspace(ctx context.Context, f joinFlags, conf wireguard.MemberConfig, l net.Listener, command []string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	t, err := wireguard.Dial(ctx, conf)
@@ -448,14 +479,6 @@ func (a *app) joinUserspace(ctx context.Context, f joinFlags, conf wireguard.Mem
 	defer t.Close()
 	if err := shake(ctx, t); err != nil {
 		return err
-	}
-	listen := f.proxy
-	if len(command) > 0 && listen == "127.0.0.1:8118" {
-		listen = "127.0.0.1:0" // several commands may run side by side
-	}
-	l, err := net.Listen("tcp", listen)
-	if err != nil {
-		return taken("--proxy", listen, err)
 	}
 	served := make(chan error, 1)
 	go func() { served <- (&wireguard.Proxy{Tunnel: t, Direct: f.direct}).Serve(ctx, l) }()

@@ -65,6 +65,18 @@ func (l *links) endpoint(pe arm.ID) (e *network.Endpoint, in string) {
 	return nil, ""
 }
 
+// to is the link that leads to a private endpoint, the first by its id; "" where
+// none does.
+func (l *links) to(pe arm.ID) string {
+	first := ""
+	for id, to := range *l.table.Load() {
+		if to.Equal(pe) && (first == "" || string(id) < first) {
+			first = string(id)
+		}
+	}
+	return first
+}
+
 // lost are the links that lead to an endpoint that is not there, or that lies
 // in a network of another attachment.
 func (l *links) lost() map[proxy.ID]arm.ID {

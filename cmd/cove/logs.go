@@ -59,7 +59,7 @@ cove explain.`,
 			return a.print.show(list, columns...)
 		}),
 	})
-	c.AddCommand(a.logsQueryCommand())
+	c.AddCommand(a.logsQueryCommand(), a.sinkCommand(), a.settingCommand())
 	fs := c.Flags()
 	fs.StringVar(&registry, "registry", "", "of this registry only")
 	fs.DurationVar(&since, "since", time.Hour, "how far to look back")

@@ -2,11 +2,12 @@ package main
 
 import (
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"cove.example/cove/access"
 	"cove.example/cove/audit"
+	"cove.example/cove/reason"
 )
 
 // meter counts what the registries' edge records, on its way into the log.
@@ -15,6 +16,7 @@ type meter struct {
 	refusals *prometheus.CounterVec
 	events   *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	decision prometheus.Histogram
 }
 
 func newMeter(log audit.Log) *meter {
@@ -26,11 +28,18 @@ func newMeter(log audit.Log) *meter {
 			Name: "cove_audit_request_seconds", Help: "How long requests took that left an event.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
 		}, []string{"operation"}),
+		decision: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "cove_access_decision_seconds", Help: "How long decisions about requests took, with reading what they need and verifying credentials.",
+			Buckets: []float64{.00001, .000025, .0001, .00025, .001, .0025, .01, .025, .1, .5, 1},
+		}),
 	}
 }
 
+// decided is told how long each decision took.
+func (m *meter) decided(took time.Duration) { m.decision.Observe(took.Seconds()) }
+
 func (m *meter) collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.refusals, m.events, m.seconds}
+	return []prometheus.Collector{m.refusals, m.events, m.seconds, m.decision}
 }
 
 // Record implements audit.Log. Labels are from closed sets, whatever an event
@@ -48,7 +57,7 @@ func (m *meter) Record(e audit.Event) {
 	m.seconds.WithLabelValues(operation).Observe(e.Duration.Seconds())
 	if e.Reason != "" {
 		code := "other"
-		if _, ok := access.Explained(e.Reason); ok {
+		if _, ok := reason.Of(e.Reason); ok {
 			code = e.Reason
 		}
 		m.refusals.WithLabelValues(code).Inc()

@@ -84,6 +84,17 @@ func (p *printer) shown(v any) error {
 	return p.show(out)
 }
 
+// terminalWidth is how many characters fit beside each other, 0 for what is no
+// terminal.
+func terminalWidth(out io.Writer) int {
+	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
+			return w
+		}
+	}
+	return 0
+}
+
 func (p *printer) table(v any, columns []column) error {
 	rows, ok := v.([]any)
 	if !ok {
@@ -94,10 +105,8 @@ func (p *printer) table(v any, columns []column) error {
 	}
 	// Cells are cut only on a terminal, so that nothing is lost in a pipe.
 	width := 0
-	if f, ok := p.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
-			width = max(12, (w-2*len(columns))/len(columns)*2)
-		}
+	if w := terminalWidth(p.out); w > 0 {
+		width = max(12, (w-2*len(columns))/len(columns)*2)
 	}
 	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
 	var titles []string

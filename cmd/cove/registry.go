@@ -25,6 +25,7 @@ var registryColumns = []column{
 type registryFlags struct {
 	sku, publicAccess, defaultAction string
 	admin, anonymous, dataEndpoint   bool
+	asManager                        bool
 	mode                             string
 }
 
@@ -36,6 +37,7 @@ func (f *registryFlags) add(c *cobra.Command) {
 	fs.BoolVar(&f.admin, "admin-enabled", false, "switch the admin user on")
 	fs.BoolVar(&f.anonymous, "anonymous-pull-enabled", false, "let everybody pull without signing in")
 	fs.StringVar(&f.mode, "role-assignment-mode", "rbac", "what decides about content: rbac, or rbac-abac for repository roles with conditions")
+	fs.BoolVar(&f.asManager, "authentication-as-arm", true, "take access tokens for the Resource Manager, besides those for registries")
 	fs.BoolVar(&f.dataEndpoint, "data-endpoint-enabled", false, "serve layers from the region's data endpoint")
 }
 
@@ -67,6 +69,13 @@ func (f *registryFlags) body(c *cobra.Command, all bool) (client.Object, error) 
 	}
 	if c.Flags().Changed("data-endpoint-enabled") {
 		props["dataEndpointEnabled"] = f.dataEndpoint
+	}
+	if c.Flags().Changed("authentication-as-arm") {
+		status := "disabled"
+		if f.asManager {
+			status = "enabled"
+		}
+		props["policies"] = client.Object{"azureADAuthenticationAsArmPolicy": client.Object{"status": status}}
 	}
 	if c.Flags().Changed("role-assignment-mode") {
 		mode, ok := map[string]string{"rbac": "LegacyRegistryPermissions", "rbac-abac": "AbacRepositoryPermissions"}[f.mode]

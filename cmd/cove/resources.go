@@ -49,6 +49,9 @@ func (a *app) find(ctx context.Context, c *client.Client, typ, name string) (str
 	noun := nouns[typ]
 	switch len(found) {
 	case 0:
+		if noun.verb == "" {
+			return "", fault.Newf(fault.NotFound, "there is no %s %s", noun.word, name)
+		}
 		return "", fault.Newf(fault.NotFound, "there is no %s %s; `cove %s list` shows what there is", noun.word, name, noun.verb)
 	case 1:
 		r, _ := found[0].(client.Object)
@@ -59,12 +62,14 @@ func (a *app) find(ctx context.Context, c *client.Client, typ, name string) (str
 }
 
 var nouns = map[string]struct{ word, verb string }{
-	typeRegistry: {"registry", "registry"},
-	typeVNet:     {"virtual network", "vnet"},
-	typeGroup:    {"network security group", "subnet"},
-	typeNIC:      {"network interface", "join"},
-	typeEndpoint: {"private endpoint", "private-endpoint"},
-	typeZone:     {"private DNS zone", "dns zone"},
+	typeRegistry:  {"registry", "registry"},
+	typeVNet:      {"virtual network", "vnet"},
+	typeGroup:     {"network security group", "subnet"},
+	typeNIC:       {"network interface", "join"},
+	typeEndpoint:  {"private endpoint", "private-endpoint"},
+	typeZone:      {"private DNS zone", "dns zone"},
+	typeSink:      {"sink", "logs sink"},
+	typeWorkspace: {"workspace", ""},
 }
 
 // ensureGroup makes the resource group of a first create.

@@ -23,7 +23,7 @@ var roleColumns = []column{{"ROLE", "role"}, {"PRINCIPAL", "properties.principal
 func (a *app) roleCommand() *cobra.Command {
 	root := a.asClient(&cobra.Command{Use: "role", Short: "Who may do what"})
 	root.PersistentFlags().StringVarP(&a.group, "resource-group", "g", "", "the registry's resource group")
-	var scope, registry, condition string
+	var scope, registry, condition, repository string
 	// where is the id that --scope or --registry name, the subscription
 	// without either.
 	where := func(cmd *cobra.Command, cl *client.Client) (string, error) {
@@ -42,8 +42,8 @@ func (a *app) roleCommand() *cobra.Command {
 	}
 	assign := &cobra.Command{
 		Use: "assign PRINCIPAL ROLE", Short: "Give a principal a role", Args: cobra.ExactArgs(2),
-		Long:    "Give a principal, named by its object id, a built-in role on a registry or\nanother scope.",
-		Example: "  cove role assign 5b1c6a0e-2f43-4f0b-9a53-6f2f5a3c9d10 AcrPull --registry myregistry",
+		Long:    "Give a principal, named by its object id, a built-in role on a registry or\nanother scope. With --repository it counts for that repository alone, besides those\nfor which the principal has the role already; that is for registries whose\npermissions mode is rbac-abac.",
+		Example: "  cove role assign 5b1c6a0e-2f43-4f0b-9a53-6f2f5a3c9d10 AcrPull --registry myregistry\n  cove role assign 5b1c6a0e-2f43-4f0b-9a53-6f2f5a3c9d10 'Container Registry Repository Reader' --registry myregistry --repository 'team/*'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			role := roleNamed(args[1])
 			if role == nil {
@@ -56,6 +56,14 @@ func (a *app) roleCommand() *cobra.Command {
 			at, err := where(cmd, cl)
 			if err != nil {
 				return err
+			}
+			if repository != "" {
+				if condition != "" {
+					return usagef("--condition and --repository exclude each other")
+				}
+				if condition, err = alsoFor(cmd.Context(), cl, args[0], role, at, repository); err != nil {
+					return err
+				}
 			}
 			out, err := assignRole(cmd.Context(), cl, args[0], role, at, condition)
 			if err != nil {
@@ -100,6 +108,7 @@ func (a *app) roleCommand() *cobra.Command {
 		}),
 	}
 	assign.Flags().StringVar(&condition, "condition", "", "when the assignment counts, in the language of Azure role assignment conditions")
+	assign.Flags().StringVar(&repository, "repository", "", "one repository for which the assignment counts, or NAME/* for those below a name")
 	for _, c := range []*cobra.Command{assign, list, remove} {
 		c.Flags().StringVar(&scope, "scope", "", "a resource id (default the subscription)")
 		c.Flags().StringVar(&registry, "registry", "", "a registry, by name")
@@ -124,6 +133,36 @@ func assignments(ctx context.Context, cl *client.Client, at string) ([]any, erro
 // follows from what it says, so that saying it twice is one assignment; one
 // that somebody else has made under another name is as good, if it has the same
 // condition.
+// alsoFor is the condition under which an assignment counts for a repository,
+// and wherever else it counts already: a principal has a role once at a scope.
+func alsoFor(ctx context.Context, cl *client.Client, principal string, role *policy.Role, at, repository string) (string, error) {
+	if strings.ContainsAny(repository, "'\"") {
+		return "", usagef("--repository %q is no repository", repository)
+	}
+	want := policy.OnlyRepository(repository)
+	all, err := assignments(ctx, cl, at)
+	if err != nil {
+		return "", err
+	}
+	for _, v := range all {
+		o, _ := v.(client.Object)
+		scope, _ := dig(o, "properties", "scope").(string)
+		who, _ := dig(o, "properties", "principalId").(string)
+		what, _ := dig(o, "properties", "roleDefinitionId").(string)
+		if !strings.EqualFold(scope, at) || !strings.EqualFold(who, principal) || !strings.EqualFold(lastName(what), role.ID) {
+			continue
+		}
+		under, _ := dig(o, "properties", "condition").(string)
+		switch {
+		case under == "", strings.Contains(under, want):
+			return under, nil
+		default:
+			return "(" + under + ") OR " + want, nil
+		}
+	}
+	return want, nil
+}
+
 func assignRole(ctx context.Context, cl *client.Client, principal string, role *policy.Role, at, condition string) (client.Object, error) {
 	sum := sha256.Sum256([]byte(strings.ToLower(principal + "\n" + role.ID + "\n" + at)))
 	properties := client.Object{

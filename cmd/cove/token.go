@@ -172,12 +172,20 @@ func (a *app) scopeMapCommand() *cobra.Command {
 	o := &of{app: a}
 	root := o.root(&cobra.Command{Use: "scope-map", Short: "A registry's scope maps: what tokens may do where"})
 	var allow []string
-	set := &cobra.Command{
-		Use: "set SCOPE-MAP", Short: "Create a scope map, or replace what it allows", Args: cobra.ExactArgs(1),
-		Long:    "Create a scope map, or replace what it allows. --allow is a repository, below/* for\nall that lies below a name or * for all, and the actions there: content/read,\ncontent/write, content/delete, metadata/read, metadata/write. It may be repeated.",
-		Example: "  cove scope-map set team --registry myregistry --allow 'team/*=content/read,content/write' --allow base=content/read",
-		RunE: o.in(func(ctx context.Context, cl *client.Client, registry string, args []string) error {
+	// put makes the command that writes what is allowed, besides what was where
+	// keep says so.
+	put := func(c *cobra.Command, keep bool) *cobra.Command {
+		c.Args = cobra.ExactArgs(1)
+		c.RunE = o.in(func(ctx context.Context, cl *client.Client, registry string, args []string) error {
+			id := registry + "/scopeMaps/" + url.PathEscape(args[0])
 			actions := []any{}
+			if keep {
+				was, err := cl.Get(ctx, id)
+				if err != nil {
+					return err
+				}
+				actions, _ = dig(was, "properties", "actions").([]any)
+			}
 			for _, rule := range allow {
 				repo, words, ok := strings.Cut(rule, "=")
 				if !ok {
@@ -189,16 +197,26 @@ func (a *app) scopeMapCommand() *cobra.Command {
 					}
 				}
 			}
-			got, err := cl.Put(ctx, registry+"/scopeMaps/"+url.PathEscape(args[0]), client.Object{"properties": client.Object{"actions": actions}})
+			got, err := cl.Put(ctx, id, client.Object{"properties": client.Object{"actions": actions}})
 			if err != nil {
 				return err
 			}
 			return o.print.show(got, mapColumns...)
-		}),
+		})
+		c.Flags().StringArrayVar(&allow, "allow", nil, "REPOSITORY=ACTION,ACTION")
+		return c
 	}
-	set.Flags().StringArrayVar(&allow, "allow", nil, "REPOSITORY=ACTION,ACTION")
+	set := put(&cobra.Command{
+		Use: "set SCOPE-MAP", Short: "Create a scope map, or replace what it allows",
+		Long:    "Create a scope map, or replace what it allows. --allow is a repository, below/* for\nall that lies below a name or * for all, and the actions there: content/read,\ncontent/write, content/delete, metadata/read, metadata/write. It may be repeated.",
+		Example: "  cove scope-map set team --registry myregistry --allow 'team/*=content/read,content/write' --allow base=content/read",
+	}, false)
+	add := put(&cobra.Command{
+		Use: "add SCOPE-MAP", Short: "Allow more by a scope map that there is",
+		Example: "  cove scope-map add team --registry myregistry --allow base=content/read",
+	}, true)
 	root.AddCommand(
-		set, o.list("scopeMaps", "List scope maps, the system's own first", mapColumns),
+		set, add, o.list("scopeMaps", "List scope maps, the system's own first", mapColumns),
 		o.remove("scopeMaps", "delete SCOPE-MAP", "Delete a scope map that no token uses"),
 	)
 	return root

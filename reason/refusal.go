@@ -1,64 +1,50 @@
-package access
+package reason
 
-import "strings"
-
-// Reason is a code of a closed list. A code never changes its meaning; a
-// meaning that changes gets another code.
-type Reason string
-
-// The reasons for which a request is refused.
+// Why the registry refuses a request. The decision that finds these is
+// access.Decide; each is in the event, in the refusal and in what explain says.
 const (
-	PublicAccessOff    Reason = "COVE-NET-001"
-	AddressUnknown     Reason = "COVE-NET-002"
-	NoRule             Reason = "COVE-NET-003"
-	EndpointNotOpen    Reason = "COVE-NET-005"
-	EndpointElsewhere  Reason = "COVE-NET-006"
-	RegistryUnknown    Reason = "COVE-NAME-001"
-	NoSubnetRule       Reason = "COVE-NET-021"
-	KindNotServed      Reason = "COVE-NET-022"
-	NoServiceEndpoint  Reason = "COVE-NET-023"
-	LinkUnknown        Reason = "COVE-NET-031"
-	LinkMissing        Reason = "COVE-NET-032"
-	NoCredential       Reason = "COVE-AUTH-001"
-	WrongCredential    Reason = "COVE-AUTH-002"
-	SecretExpired      Reason = "COVE-AUTH-003"
-	AdminOff           Reason = "COVE-AUTH-004"
-	TokenExpired       Reason = "COVE-AUTH-005"
-	TokenNotForHere    Reason = "COVE-AUTH-006"
-	CredentialUnread   Reason = "COVE-AUTH-007"
-	IdentityGone       Reason = "COVE-AUTH-008"
-	AnonymousOff       Reason = "COVE-AUTH-009"
-	NotRegistered      Reason = "COVE-AUTH-010"
-	HostCapitals       Reason = "COVE-AUTH-011"
-	LinkInvalid        Reason = "COVE-AUTH-021"
-	LinkExpired        Reason = "COVE-AUTH-022"
-	ForeignCredential  Reason = "COVE-AUTH-023"
-	NotQuiteAnID       Reason = "COVE-AUTH-031"
-	TooManyGuesses     Reason = "COVE-AUTH-032"
-	ModeChanged        Reason = "COVE-AUTH-033"
-	AudienceRefused    Reason = "COVE-AUTH-034"
-	NoRoleForAction    Reason = "COVE-PERM-001"
-	NoRoleHere         Reason = "COVE-PERM-002"
-	TokenScopeTooSmall Reason = "COVE-PERM-003"
-	AnonymousReadsOnly Reason = "COVE-PERM-004"
-	ModeIgnoresRole    Reason = "COVE-PERM-011"
-	ConditionNotMet    Reason = "COVE-PERM-012"
-	ScopeMapTooSmall   Reason = "COVE-PERM-031"
-	RateExceeded       Reason = "COVE-RATE-011"
-	CannotDecide       Reason = "COVE-INT-001"
+	PublicAccessOff    Code = "COVE-NET-001"
+	AddressUnknown     Code = "COVE-NET-002"
+	NoRule             Code = "COVE-NET-003"
+	EndpointNotOpen    Code = "COVE-NET-005"
+	EndpointElsewhere  Code = "COVE-NET-006"
+	RegistryUnknown    Code = "COVE-NAME-001"
+	NoSubnetRule       Code = "COVE-NET-021"
+	KindNotServed      Code = "COVE-NET-022"
+	NoServiceEndpoint  Code = "COVE-NET-023"
+	LinkUnknown        Code = "COVE-NET-031"
+	LinkMissing        Code = "COVE-NET-032"
+	NoCredential       Code = "COVE-AUTH-001"
+	WrongCredential    Code = "COVE-AUTH-002"
+	SecretExpired      Code = "COVE-AUTH-003"
+	AdminOff           Code = "COVE-AUTH-004"
+	TokenExpired       Code = "COVE-AUTH-005"
+	TokenNotForHere    Code = "COVE-AUTH-006"
+	CredentialUnread   Code = "COVE-AUTH-007"
+	IdentityGone       Code = "COVE-AUTH-008"
+	AnonymousOff       Code = "COVE-AUTH-009"
+	NotRegistered      Code = "COVE-AUTH-010"
+	HostCapitals       Code = "COVE-AUTH-011"
+	LinkInvalid        Code = "COVE-AUTH-021"
+	LinkExpired        Code = "COVE-AUTH-022"
+	ForeignCredential  Code = "COVE-AUTH-023"
+	NotQuiteAnID       Code = "COVE-AUTH-031"
+	TooManyGuesses     Code = "COVE-AUTH-032"
+	ModeChanged        Code = "COVE-AUTH-033"
+	AudienceRefused    Code = "COVE-AUTH-034"
+	NoRoleForAction    Code = "COVE-PERM-001"
+	NoRoleHere         Code = "COVE-PERM-002"
+	TokenScopeTooSmall Code = "COVE-PERM-003"
+	AnonymousReadsOnly Code = "COVE-PERM-004"
+	ModeIgnoresRole    Code = "COVE-PERM-011"
+	ConditionNotMet    Code = "COVE-PERM-012"
+	ScopeMapTooSmall   Code = "COVE-PERM-031"
+	RateExceeded       Code = "COVE-RATE-011"
+	CannotDecide       Code = "COVE-INT-001"
 )
 
-// Meaning is what a reason says to people: `cove help CODE` and explain print
-// it.
-type Meaning struct {
-	Code  Reason `json:"code"`
-	Title string `json:"title"` // a few words
-	Cause string `json:"cause"` // one sentence
-	Next  string `json:"next"`  // what to do about it
-}
-
-// Reasons is the closed list, in order.
-var Reasons = []Meaning{
+// Refusals is the closed list of them, in order.
+var Refusals = []Meaning{
 	{
 		PublicAccessOff, "public access is disabled",
 		"The request came in by the public door, and the registry's public access is disabled.",
@@ -249,20 +235,4 @@ var Reasons = []Meaning{
 		"What the decision needs could not be read, so the request was refused.",
 		"Try again. If it persists, the server's log has the cause under this id.",
 	},
-}
-
-// Explained returns the meaning of a code in any case, and whether there is
-// such a code.
-func Explained(code string) (Meaning, bool) {
-	for _, m := range Reasons {
-		if strings.EqualFold(string(m.Code), code) {
-			return m, true
-		}
-	}
-	return Meaning{}, false
-}
-
-func meaning(r Reason) Meaning {
-	m, _ := Explained(string(r))
-	return m
 }
