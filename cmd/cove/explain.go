@@ -99,6 +99,9 @@ func tell(w io.Writer, e access.Explanation) error {
 	if e.Known != "" {
 		by = " by " + clean(e.Known)
 	}
+	if e.Caller != "" {
+		by += " from " + clean(e.Caller)
+	}
 	if _, err := fmt.Fprintf(w, "%s %s%s · %s%s\n\n", e.Verdict, clean(e.Asked), by, e.Time.UTC().Format(time.DateTime+"Z"), alike); err != nil {
 		return err
 	}
