@@ -30,7 +30,7 @@ var may = map[string]string{
 	"reason": "",
 	"topic":  "",
 	"health": "fault oci reason",
-	"whatif": "fault arm reason link resource registry network zone policy audit access",
+	"whatif": "fault arm reason link resource directory registry network zone policy audit access",
 	// It looks at what requests are answered from.
 	"drift": "arm reason resource registry network zone policy",
 

@@ -64,13 +64,28 @@ func (m *Map) SupposedMember(ctx context.Context, r resource.Reader, subnet arm.
 	if first != nil {
 		return first, nil
 	}
+	return MachineIn(doc, kind), nil
+}
+
+// MachineIn is a machine that nobody has joined in the subnet that doc is, at
+// its last address.
+func MachineIn(doc resource.Doc, kind string) *Member {
 	var none problems
 	var at netip.Addr
 	if p := subnetPrefixes(&none, "", objectAt(doc.Body, "properties")); len(p) > 0 {
 		_, at = usable(p[0])
 	}
 	return &Member{
-		Subnet: subnet, SubnetKey: subnet.Key(), Address: at, Kind: kind,
+		Subnet: doc.ID, SubnetKey: doc.ID.Key(), Address: at, Kind: kind,
 		Service: hasRegistryService(objectAt(doc.Body, "properties")), Served: slices.Contains(served, kind),
-	}, nil
+	}
+}
+
+// EndpointOf is the private endpoint that doc is as the data path sees it, but
+// for its addresses, and the subnet that it is in.
+func EndpointOf(doc resource.Doc) (e *Endpoint, subnet arm.ID) {
+	var none problems
+	ask := readAsked(&none, doc.Body)
+	return &Endpoint{ID: doc.ID, Connection: idAt(doc.Body, "cove", "connection"), Registry: ask.target, State: readState(ask.body).Status},
+		idAt(doc.Body, "properties", "subnet", "id")
 }

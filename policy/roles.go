@@ -132,6 +132,22 @@ func (r *Roles) Run(ctx context.Context) error {
 	}
 }
 
+// Load reads everything once, for documents that do not change: those of a
+// moment. Nobody calls Run then.
+func (r *Roles) Load(ctx context.Context) error { return r.apply(ctx, nil) }
+
+// Holders are the assignments that count at a scope, whoever holds them.
+func (r *Roles) Holders(scope arm.ID) []*Assignment {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var out []*Assignment
+	for principal := range r.by {
+		out = append(out, r.counting(principal, nil, scope)...)
+	}
+	slices.SortFunc(out, func(a, b *Assignment) int { return cmp.Compare(a.ID.Key(), b.ID.Key()) })
+	return out
+}
+
 // Live reports whether the answers come from memory.
 func (r *Roles) Live() bool {
 	r.mu.RLock()

@@ -30,7 +30,11 @@ const placeBits = 20
 
 // Record writes a row to the outbox in this transaction. What is not in the
 // outbox did not happen.
-func (tx *Tx) Record(ctx context.Context, c Change) error {
+func (tx *Tx) Record(ctx context.Context, c Change) error { return tx.record(ctx, c, nil) }
+
+// record is Record with the version that the change makes, nil for none: both
+// in one round trip where the database is a network away.
+func (tx *Tx) record(ctx context.Context, c Change, v *version) error {
 	if c.Detail == nil {
 		c.Detail = []byte{}
 	}
@@ -38,15 +42,25 @@ func (tx *Tx) Record(ctx context.Context, c Change) error {
 	if tx.changes >= 1<<placeBits {
 		return fmt.Errorf("store: more than %d changes in one transaction", 1<<placeBits-1)
 	}
-	var err error
 	if tx.db.dialect == postgresDialect {
-		_, err = tx.Exec(ctx, `INSERT INTO changes (seq, time, kind, key, op, detail)
-			VALUES (((pg_current_xact_id()::text::bigint + $1::bigint) << 20) + $2::bigint, $3, $4, $5, $6, $7)`,
-			tx.db.origin, tx.changes, Micros(tx.now), c.Kind, c.Key, c.Op, c.Detail)
-	} else {
-		_, err = tx.Exec(ctx, `INSERT INTO changes (time, kind, key, op, detail) VALUES ($1, $2, $3, $4, $5)`,
-			Micros(tx.now), c.Kind, c.Key, c.Op, c.Detail)
+		const change = `INSERT INTO changes (seq, time, kind, key, op, detail)
+			VALUES (((pg_current_xact_id()::text::bigint + $1::bigint) << 20) + $2::bigint, $3, $4, $5, $6, $7)`
+		args := []any{tx.db.origin, tx.changes, Micros(tx.now), c.Kind, c.Key, c.Op, c.Detail}
+		if v == nil {
+			_, err := tx.Exec(ctx, change, args...)
+			return err
+		}
+		_, err := tx.Exec(ctx, `WITH v AS (INSERT INTO versions (time, key, type, id, uid, body, gone) VALUES ($3, $8, $9, $10, $11, $12, $13)) `+change,
+			append(args, v.key, v.typ, v.id, v.uid, string(v.body), flag(v.gone))...)
+		return err
 	}
+	if v != nil {
+		if err := tx.remember(ctx, *v); err != nil {
+			return err
+		}
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO changes (time, kind, key, op, detail) VALUES ($1, $2, $3, $4, $5)`,
+		Micros(tx.now), c.Kind, c.Key, c.Op, c.Detail)
 	return err
 }
 

@@ -96,6 +96,9 @@ func deleteObject(ctx context.Context, tx *Tx, objectID string) error {
 		return err
 	}
 	for _, id := range ids {
+		if err := tx.rememberLeft(ctx, id); err != nil {
+			return err
+		}
 		for _, q := range []string{
 			`DELETE FROM credentials WHERE object_id = $1`, `DELETE FROM principals WHERE object_id = $1`,
 			`DELETE FROM group_members WHERE group_id = $1`, `DELETE FROM group_members WHERE member_id = $1`,
@@ -305,9 +308,18 @@ func (db *DB) followKind(ctx context.Context, kind string, fn func()) error {
 	})
 }
 
-// directoryChanged is the change's audit record: what, and by whom.
+// directoryChanged is the change's audit record: what, and by whom; and keeps
+// what the object is from now on.
 func directoryChanged(ctx context.Context, tx *Tx, objectID, op string) error {
 	detail, err := actor(ctx)
+	if err != nil {
+		return err
+	}
+	if op == "delete" {
+		err = tx.remember(ctx, version{key: lower(objectID), typ: principalVersion, id: lower(objectID), uid: lower(objectID), gone: true})
+	} else {
+		err = tx.rememberPrincipal(ctx, objectID)
+	}
 	if err != nil {
 		return err
 	}

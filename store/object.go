@@ -173,6 +173,9 @@ func (s *Identity) AddMember(ctx context.Context, group, member string) error {
 		if n == 0 {
 			return directory.ErrMember
 		}
+		if err := tx.remember(ctx, memberOf(group, member, false)); err != nil {
+			return err
+		}
 		return directoryChanged(ctx, tx, group, "put")
 	})
 }
@@ -186,6 +189,9 @@ func (s *Identity) RemoveMember(ctx context.Context, group, member string) error
 		}
 		if n == 0 {
 			return directory.ErrUnknown
+		}
+		if err := tx.remember(ctx, memberOf(lower(group), lower(member), true)); err != nil {
+			return err
 		}
 		return directoryChanged(ctx, tx, group, "put")
 	})

@@ -219,7 +219,11 @@ func (t *resourceTx) Put(ctx context.Context, doc *resource.Doc) error {
 		return err
 	}
 	doc.Created = Time(created)
-	return t.record(ctx, doc.ID, "put")
+	v, err := docVersion(doc)
+	if err != nil {
+		return err
+	}
+	return t.record(ctx, doc.ID, "put", v)
 }
 
 // Delete implements resource.Tx.
@@ -234,16 +238,16 @@ func (t *resourceTx) Delete(ctx context.Context, id arm.ID) error {
 	if err := t.count(ctx, id, -1); err != nil {
 		return err
 	}
-	return t.record(ctx, id, "delete")
+	return t.record(ctx, id, "delete", goneVersion(id))
 }
 
-func (t *resourceTx) record(ctx context.Context, id arm.ID, op string) error {
+func (t *resourceTx) record(ctx context.Context, id arm.ID, op string, v *version) error {
 	detail, err := actor(ctx)
 	if err != nil {
 		return err
 	}
 	t.changed = append(t.changed, id)
-	return t.tx.Record(ctx, Change{Kind: resourceKind, Key: id.Key(), Op: op, Detail: detail})
+	return t.tx.record(ctx, Change{Kind: resourceKind, Key: id.Key(), Op: op, Detail: detail}, v)
 }
 
 // actor is who makes the changes of ctx, as the outbox keeps it.

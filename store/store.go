@@ -10,6 +10,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"log/slog"
 	"strings"
 	"time"
@@ -98,6 +99,9 @@ func Open(ctx context.Context, url string, o Options) (*DB, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if err := db.beginHistory(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
 }

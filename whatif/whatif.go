@@ -16,6 +16,7 @@ import (
 	"cove.example/cove/access"
 	"cove.example/cove/arm"
 	"cove.example/cove/audit"
+	"cove.example/cove/directory"
 	"cove.example/cove/fault"
 	"cove.example/cove/link"
 	"cove.example/cove/network"
@@ -34,6 +35,7 @@ type Asker struct {
 	Registries *registry.Directory
 	Resources  *resource.Service
 	Store      resource.Store
+	People     directory.Store // of now, for Roll
 	Events     audit.Log
 	FrontEnd   netip.Addr // of registries' public side inside networks
 	Now        func() time.Time
@@ -48,6 +50,9 @@ type Asker struct {
 	// LinkTo is the cloud's private link that leads to a private endpoint, ""
 	// where none does; nil is no link at all.
 	LinkTo func(endpoint arm.ID) string
+	// Past is what decided about access at a time; its reads fail with
+	// fault.Invalid where that is not known any more.
+	Past func(at time.Time) Moment
 }
 
 // Question is what somebody wants to know.

@@ -313,7 +313,7 @@ func (s *server) assemble(ctx context.Context) error {
 	s.drift = &drift.Runner{Look: s.watch(subscription).Look, Every: lookEvery, Log: s.log, Tell: s.noticed}
 	asker := &whatif.Asker{
 		Guard: guard, Networks: s.networks, Zones: s.views, Registries: s.registries, Resources: s.service,
-		Store: s.resources, Events: s.events, FrontEnd: frontEnd, Now: s.now,
+		Store: s.resources, People: s.identity, Past: s.past, Events: s.events, FrontEnd: frontEnd, Now: s.now,
 		NamesElsewhere: attached.namesElsewhere, LinkTo: s.ways.links.to, Referrer: s.isReferrer,
 	}
 	desk := audit.NewDesk(s.events, s.now)
@@ -321,7 +321,7 @@ func (s *server) assemble(ctx context.Context) error {
 		Service: s.service, Host: c.HostManagement, Authority: endpointURL(c.HostLogin) + "/" + tenant, Now: s.now, Log: s.log,
 		Auth:   &access.ARM{Tokens: s.tokens, Directory: s.directory, Roles: s.roles, Audiences: management},
 		Groups: s.directory.Groups, History: s.resources, Refusals: s.events,
-		Extra: append([]armapi.Route{armapi.Decisions(s.events, guard, s.now), armapi.Events(s.events), armapi.Findings(s.drift.Look), armapi.Can(asker), armapi.Flips(asker), armapi.Join(joiner), armapi.Metadata(c.names()), armapi.ServiceTags(networks.ServiceTags(s.advertise), c.regions())}, armapi.Logs(desk, s.service, s.now)...),
+		Extra: append([]armapi.Route{armapi.Decisions(s.events, guard, s.now), armapi.Events(s.events), armapi.Findings(s.drift.Look), armapi.Can(asker), armapi.Who(asker), armapi.Flips(asker), armapi.Join(joiner), armapi.Metadata(c.names()), armapi.ServiceTags(networks.ServiceTags(s.advertise), c.regions())}, armapi.Logs(desk, s.service, s.now)...),
 	})
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ type canFlags struct {
 	registry, from, address, kind string
 	at, change                    string
 	since                         time.Duration
-	list, quiet                   bool
+	list, quiet, who              bool
 }
 
 // The actions that a person asks about, and the scope of each.
@@ -53,13 +53,22 @@ assignments, as JSON or YAML with their ids, that are tried and taken back:
 with a question, what it would get then; without one, which requests of the
 last --since would be decided otherwise.
 
+--who ACTION REPOSITORY lists everybody who may, by which role, token or switch,
+and from where; with --at, everybody who could at a time that has been, as far
+back as the server's --keep-history. A registry that is gone is named by its
+resource id.
+
 It ends with 0 for yes, 1 for no, and 3 where it cannot be said.`,
 		Example: `  cove can ci pull team/app --registry myregistry --from office/default
   cove can anonymous pull base --registry myregistry --from 203.0.113.9
   cove can ci --list --registry myregistry --from office/default
-  cove can --if-change closed.json --since 24h`,
+  cove can --if-change closed.json --since 24h
+  cove can --who pull team/app --registry myregistry --at 2026-11-20T12:00:00Z`,
 		Args: cobra.MaximumNArgs(3),
 		RunE: a.directoryDo(func(cmd *cobra.Command, cl, graph *client.Client, args []string) error {
+			if f.who {
+				return a.who(cmd.Context(), cl, f, args)
+			}
 			change, err := readChange(f.change)
 			if err != nil {
 				return err
@@ -107,6 +116,7 @@ It ends with 0 for yes, 1 for no, and 3 where it cannot be said.`,
 	fs.StringVar(&f.at, "at", "", "another time, such as 2026-12-24T18:00:00Z")
 	fs.StringVar(&f.change, "if-change", "", "file with registries or role assignments that are not applied yet")
 	fs.DurationVar(&f.since, "since", 24*time.Hour, "how far back --if-change looks at requests")
+	fs.BoolVar(&f.who, "who", false, "list everybody who may, or with --at could")
 	fs.BoolVar(&f.list, "list", false, "list what WHO may do")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "say nothing; the exit status is the answer")
 	return c

@@ -81,6 +81,7 @@ type config struct {
 
 	KeepEvents    int
 	KeepEventsGiB int
+	KeepHistory   int
 	SinkFolder    string
 
 	DefaultPublicAccess string
@@ -142,6 +143,7 @@ func (c *config) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.RateLimits, "rate-limits", "on", "rate limits of registries: on, off, or a number that they are multiplied by")
 	fs.IntVar(&c.KeepEvents, "keep-events", 90, "for how many days login and repository events are kept")
 	fs.IntVar(&c.KeepEventsGiB, "keep-events-gib", 20, "how much they may take, in GiB: the oldest days are deleted sooner")
+	fs.IntVar(&c.KeepHistory, "keep-history", 400, "for how many days it is kept who could do what, from where")
 	fs.StringVar(&c.SinkFolder, "sink-folder", "", "folder for the files of sinks (default: sinks in the data folder)")
 	fs.StringVar(&c.DefaultPublicAccess, "default-public-access", "enabled", "public access of new registries: enabled or disabled")
 	fs.StringVar(&c.LogLevel, "log-level", "info", "debug, info, warn or error")
@@ -390,6 +392,9 @@ func (c *config) check() error {
 	}
 	if c.KeepEvents < 1 || c.KeepEvents > 3650 {
 		bad("--keep-events %d: 1 to 3650 days", c.KeepEvents)
+	}
+	if c.KeepHistory < 1 || c.KeepHistory > 3650 {
+		bad("--keep-history %d: 1 to 3650 days", c.KeepHistory)
 	}
 	if c.KeepEventsGiB < 1 || c.KeepEventsGiB > 1<<20 {
 		bad("--keep-events-gib %d: at least 1", c.KeepEventsGiB)

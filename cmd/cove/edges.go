@@ -326,6 +326,9 @@ func (s *server) trim(ctx context.Context) error {
 	if _, err := s.events.Trim(ctx, s.now().Add(-s.keepEvents())); err != nil {
 		return err
 	}
+	if err := s.trimHistory(ctx); err != nil {
+		return err
+	}
 	for {
 		n, err := s.db.TrimChanges(ctx, s.now().Add(-keepChanges), trimBatch)
 		if err != nil || n < trimBatch {

@@ -39,6 +39,7 @@ var routeMatrix = map[string]string{
 	"GET /subscriptions/{subscription}/providers/Cove.Diagnostics/events":                                        "200 200 200 200 200",
 	"GET /subscriptions/{subscription}/providers/Cove.Diagnostics/findings":                                      "200 200 200 200 200",
 	"POST /subscriptions/{subscription}/providers/Cove.Diagnostics/can":                                          "400 400 400 400 400",
+	"POST /subscriptions/{subscription}/providers/Cove.Diagnostics/who":                                          "400 400 400 400 400",
 	"POST /subscriptions/{subscription}/providers/Cove.Diagnostics/flips":                                        "400 400 400 400 400",
 	"GET /subscriptions/{subscription}/providers/Microsoft.Insights/eventtypes/management/values":                "200 200 200 200 200",
 	"GET /subscriptions/{subscription}/providers/{namespace}/locations/{location}/operationStatuses/{operation}": "404 404 404 404 404",
