@@ -9,14 +9,14 @@ package armapi
 
 import (
 	"context"
-	"crypto/rand"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 
 	"cove.example/cove/arm"
 	"cove.example/cove/audit"
@@ -102,7 +102,7 @@ type Reply struct {
 // ServeHTTP answers one request and logs it.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := s.Now()
-	c := &Call{Method: r.Method, Origin: link.From(r.Context()), Request: guid()}
+	c := &Call{Method: r.Method, Origin: link.From(r.Context()), Request: uuid.NewString()}
 	h := w.Header()
 	h.Set("X-Ms-Request-Id", c.Request)
 	h.Set("X-Ms-Correlation-Request-Id", c.Request)
@@ -207,11 +207,4 @@ func (c *Call) sees(action string, subscription arm.ID) error {
 		return nil
 	}
 	return err
-}
-
-func guid() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // RFC 9562, version 4
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

@@ -5,10 +5,11 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
-	"fmt"
 	"hash/crc32"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // Secret is a client secret in the clear. It exists between its making and
@@ -87,13 +88,7 @@ func (c *Client) verify(secret string, now time.Time) (Credential, error) {
 }
 
 // NewID returns a random GUID (RFC 9562, version 4).
-func NewID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6] = b[6]&0x0f | 0x40
-	b[8] = b[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-}
+func NewID() string { return uuid.NewString() }
 
 // IsID reports whether s is a GUID in its usual spelling, of any case.
 func IsID(s string) bool {

@@ -9,11 +9,8 @@
 package insight
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"cove.example/cove/audit"
@@ -68,12 +65,4 @@ func Types(c Config) []resource.Type {
 func text(o resource.Object, path string) string {
 	s, _ := resource.Lookup(o, path).(string)
 	return s
-}
-
-func newGUID() string {
-	var b [16]byte
-	rand.Read(b[:]) // never fails, crypto/rand ends the program instead
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	h := hex.EncodeToString(b[:])
-	return strings.Join([]string{h[:8], h[8:12], h[12:16], h[16:20], h[20:]}, "-")
 }

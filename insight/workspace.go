@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"cove.example/cove/fault"
 	"cove.example/cove/resource"
 )
@@ -41,7 +43,7 @@ func workspaces(c Config) resource.Type {
 		},
 		Put: func(_ context.Context, _ resource.Tx, ch *resource.Change) error {
 			if ch.Old == nil {
-				resource.Assign(ch.New.Body, "properties.customerId", newGUID())
+				resource.Assign(ch.New.Body, "properties.customerId", uuid.NewString())
 				resource.Assign(ch.New.Body, "properties.createdDate", ch.Now.UTC().Format(time.RFC3339))
 			}
 			if _, ok := resource.Lookup(ch.New.Body, "properties.retentionInDays").(json.Number); !ok {

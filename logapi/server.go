@@ -10,10 +10,8 @@ package logapi
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -21,6 +19,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 
 	"cove.example/cove/arm"
 	"cove.example/cove/audit"
@@ -76,7 +76,7 @@ var (
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := s.Now()
-	id := guid()
+	id := uuid.NewString()
 	h := w.Header()
 	h.Set("X-Ms-Correlation-Request-Id", id)
 	h.Set("Request-Id", id)
@@ -245,11 +245,4 @@ func write(w http.ResponseWriter, status int, body any) {
 	h.Set("Content-Length", strconv.Itoa(b.Len()))
 	w.WriteHeader(status)
 	w.Write(b.Bytes()) // the caller may have gone; nothing is left to do for it
-}
-
-func guid() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // RFC 9562, version 4
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }

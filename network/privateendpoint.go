@@ -2,13 +2,14 @@ package network
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/google/uuid"
 
 	"cove.example/cove/arm"
 	"cove.example/cove/fault"
@@ -478,8 +479,6 @@ func fqdns(config resource.Object) []string {
 
 // guid is a random name in the shape of those that Azure appends.
 func guid() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return hex.EncodeToString(b[:])
+	id := uuid.New()
+	return hex.EncodeToString(id[:])
 }
