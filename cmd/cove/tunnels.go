@@ -1,10 +1,50 @@
 package main
 
 import (
+	"errors"
+	"net/netip"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"cove.example/cove/link/wireguard"
+	"cove.example/cove/network"
 )
+
+// openOverlay opens the WireGuard port and tells networks what members are
+// told of it.
+func (s *server) openOverlay(networks *network.Config) error {
+	c := s.config
+	if c.WireGuard == "" {
+		return nil
+	}
+	open := func(addr string) (err error) {
+		s.overlay, err = wireguard.Open(wireguard.Config{
+			Listen: addr, HTTPS: s.serveNetwork, DNS: s.serveNetworkDNS, Metadata: s.serveNetworkMetadata, State: s.data, Logger: s.log, Now: s.now,
+		})
+		return err
+	}
+	err := open(c.WireGuard)
+	if errors.Is(err, wireguard.ErrPortTaken) && !c.given["wireguard"] {
+		ap, parseErr := netip.ParseAddrPort(c.WireGuard)
+		if parseErr != nil {
+			return parseErr
+		}
+		for port := ap.Port() + 1; port < ap.Port()+100 && errors.Is(err, wireguard.ErrPortTaken); port++ {
+			err = open(netip.AddrPortFrom(ap.Addr(), port).String())
+		}
+		s.wireguardNote = " (51820 is taken)"
+	}
+	if err != nil {
+		return err
+	}
+	s.closers.add(s.overlay.Close)
+	s.run.WireGuard = s.overlay.Addr().String()
+	networks.Endpoint = c.WireGuardEndpoint
+	if networks.Endpoint == "" {
+		networks.Endpoint = netip.AddrPortFrom(s.advertise, s.overlay.Addr().Port()).String()
+	}
+	return nil
+}
 
 // tunnelMetrics tells how the overlay does, all networks together: a network's
 // name is its owner's to choose, so it is no label.
