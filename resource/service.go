@@ -535,7 +535,7 @@ func (s *Service) Act(ctx context.Context, by Caller, id arm.ID, name string, bo
 	if err != nil {
 		return nil, err
 	}
-	_, do, ok := t.action(name)
+	_, do, ok := named(t.Actions, name)
 	if !ok {
 		return nil, ErrActionUnknown.Detail("The resource type %s has no action %q.", t.Name, clip(name))
 	}
@@ -565,7 +565,7 @@ func (s *Service) open(ctx context.Context, tx Tx, id arm.ID) (Doc, error) {
 // Start's rather than Act's.
 func (s *Service) IsLong(id arm.ID, name string) bool {
 	if t := s.types[strings.ToLower(id.Type())]; t != nil {
-		_, _, ok := t.long(name)
+		_, _, ok := named(t.Long, name)
 		return ok
 	}
 	return false
@@ -577,12 +577,12 @@ func (s *Service) Start(ctx context.Context, by Caller, id arm.ID, name string, 
 	if err != nil {
 		return o, err
 	}
-	_, do, ok := t.long(name)
+	_, do, ok := named(t.Long, name)
 	if !ok {
 		return o, ErrActionUnknown.Detail("The resource type %s has no action %q.", t.Name, clip(name))
 	}
 	ctx = As(ctx, by)
-	named := rand.Text()
+	operation := rand.Text()
 	err = s.store.Update(ctx, func(tx Tx) error {
 		doc, err := s.open(ctx, tx, id)
 		if err != nil {
@@ -592,7 +592,7 @@ func (s *Service) Start(ctx context.Context, by Caller, id arm.ID, name string, 
 		if err != nil {
 			return err
 		}
-		o, err = s.start(ctx, tx, named, doc, work)
+		o, err = s.start(ctx, tx, operation, doc, work)
 		return err
 	})
 	return o, err
@@ -602,9 +602,9 @@ func (s *Service) Start(ctx context.Context, by Caller, id arm.ID, name string, 
 // where it has the action.
 func (s *Service) ActionName(id arm.ID, name string) string {
 	if t := s.types[strings.ToLower(id.Type())]; t != nil {
-		known, _, ok := t.action(name)
+		known, _, ok := named(t.Actions, name)
 		if !ok {
-			known, _, ok = t.long(name)
+			known, _, ok = named(t.Long, name)
 		}
 		if ok {
 			if needs := t.Needs[known]; needs != "" {
@@ -622,7 +622,7 @@ func (s *Service) Compute(ctx context.Context, id arm.ID, name string) (items []
 	if err != nil {
 		return nil, err
 	}
-	_, do, ok := t.computed(name)
+	_, do, ok := named(t.Computed, name)
 	if !ok {
 		return nil, ErrTypeUnknown.Detail("The resource type %q could not be found.", clip(t.Name+"/"+name))
 	}
@@ -641,37 +641,21 @@ func (s *Service) Compute(ctx context.Context, id arm.ID, name string) (items []
 // where the type of id has none of that name.
 func (s *Service) Computes(id arm.ID, name string) string {
 	if t := s.types[strings.ToLower(id.Type())]; t != nil {
-		known, _, _ := t.computed(name)
+		known, _, _ := named(t.Computed, name)
 		return known
 	}
 	return ""
 }
 
-func (t *Type) computed(name string) (string, Computed, bool) {
-	for known, do := range t.Computed {
+// named looks up an entry of a type's tables, whose names are compared as ARM
+// compares them, and returns the name as its type spells it.
+func named[V any](table map[string]V, name string) (known string, v V, ok bool) {
+	for known, v := range table {
 		if strings.EqualFold(known, name) {
-			return known, do, true
+			return known, v, true
 		}
 	}
-	return "", nil, false
-}
-
-func (t *Type) action(name string) (string, Action, bool) {
-	for known, do := range t.Actions {
-		if strings.EqualFold(known, name) {
-			return known, do, true
-		}
-	}
-	return "", nil, false
-}
-
-func (t *Type) long(name string) (string, Long, bool) {
-	for known, do := range t.Long {
-		if strings.EqualFold(known, name) {
-			return known, do, true
-		}
-	}
-	return "", nil, false
+	return "", v, false
 }
 
 func clip(s string) string {
