@@ -18,7 +18,8 @@ import (
 type bench struct {
 	*testing.B
 	*content.Store
-	k content.Key
+	rows content.Metadata
+	k    content.Key
 }
 
 func newBench(b *testing.B) bench {
@@ -27,7 +28,7 @@ func newBench(b *testing.B) bench {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return bench{b, content.New(rows, blobs, content.Options{}), content.Key{Registry: "bench", Repo: repo}}
+	return bench{b, content.New(rows, blobs, content.Options{}), rows, content.Key{Registry: "bench", Repo: repo}}
 }
 
 func (b bench) push(body []byte) oci.Digest {
@@ -143,6 +144,25 @@ func BenchmarkStatBlob(b *testing.B) {
 		b.Run(fmt.Sprintf("asked=%d", blobs), func(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
 				if _, err := bb.StatBlob(b.Context(), bb.k, ds[i%len(ds)]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkBlobRow is what the database is asked about a layer that many images
+// have in common.
+func BenchmarkBlobRow(b *testing.B) {
+	for _, images := range []int{1, 5_000} {
+		bb := newBench(b)
+		image, shared := bb.image(), oci.DigestOf(oci.SHA256, []byte("blob 1"))
+		for i := range images {
+			bb.put(image(int64(i)), fmt.Sprint("tag-", i))
+		}
+		b.Run(fmt.Sprintf("images=%d", images), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := bb.rows.Blob(b.Context(), bb.k, shared); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -69,10 +69,13 @@ func (c *Content) blob(ctx context.Context, tx *Tx, k content.Key, d oci.Digest)
 	b := content.BlobRow{Digest: d}
 	var bad, used, locks int64
 	// A blob that only manifests name which may not be read is part of what
-	// may not be read: 8 is NoRead.
-	err := tx.QueryRow(ctx, `SELECT b.size, b.location, b.bad, m.used, r.locks | COALESCE((
-			SELECT MIN(p.locks & 8) FROM manifest_links l JOIN manifests p ON p.repo = l.repo AND p.digest = l.manifest
-			WHERE l.repo = r.id AND l.child = m.digest), 0)
+	// may not be read: 8 is NoRead. The first that may be read ends the search;
+	// thousands of images may share a layer.
+	err := tx.QueryRow(ctx, `SELECT b.size, b.location, b.bad, m.used, r.locks | CASE
+			WHEN EXISTS (SELECT 1 FROM manifest_links l JOIN manifests p ON p.repo = l.repo AND p.digest = l.manifest
+				WHERE l.repo = r.id AND l.child = m.digest AND (p.locks & 8) = 0) THEN 0
+			WHEN EXISTS (SELECT 1 FROM manifest_links l WHERE l.repo = r.id AND l.child = m.digest) THEN 8
+			ELSE 0 END
 		FROM repositories r
 		JOIN repository_blobs m ON m.repo = r.id AND m.digest = $3
 		JOIN blobs b ON b.digest = m.digest
@@ -209,11 +212,14 @@ func (c *Content) RemoveBlob(ctx context.Context, k content.Key, d oci.Digest) e
 // needed fails where a manifest that may not be deleted names d: without it
 // that manifest would be one that nobody can pull.
 func (c *Content) needed(ctx context.Context, tx *Tx, r repo, d oci.Digest) error {
-	var n int
-	err := tx.QueryRow(ctx, `SELECT COUNT(*) FROM manifest_links l JOIN manifests p ON p.repo = l.repo AND p.digest = l.manifest
-		WHERE l.repo = $1 AND l.child = $2 AND (p.locks & 3) <> 0`, r.id, d.String()).Scan(&n)
-	if err == nil && n > 0 {
-		err = oci.ErrDisallowed
+	var one int
+	err := tx.QueryRow(ctx, `SELECT 1 FROM manifest_links l JOIN manifests p ON p.repo = l.repo AND p.digest = l.manifest
+		WHERE l.repo = $1 AND l.child = $2 AND (p.locks & 3) <> 0 LIMIT 1`, r.id, d.String()).Scan(&one)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil
+	case err == nil:
+		return oci.ErrDisallowed
 	}
 	return err
 }
