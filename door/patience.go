@@ -58,13 +58,21 @@ func (d *deadline) move() {
 type patientBody struct {
 	io.ReadCloser
 	deadline deadline
+	read     int
 }
 
 // Read leaves the deadline in force but at the end: net/http goes on reading
 // a body that was not read to there.
+//
+// The first portion has to come within one stall. That is all of a form, which
+// anybody may send, a byte every now and then; who sends more has shown a
+// credential.
 func (b *patientBody) Read(p []byte) (int, error) {
-	b.deadline.move()
+	if b.read >= portion {
+		b.deadline.move()
+	}
 	n, err := b.ReadCloser.Read(p)
+	b.read += n
 	if errors.Is(err, io.EOF) {
 		// What the handler does now may take longer, and net/http cancels its
 		// context when it can no longer read from the connection.

@@ -93,8 +93,43 @@ func TestASilentUploadIsCut(t *testing.T) {
 	})
 }
 
-// A body that comes slowly, but comes, is taken however long it is. The work
-// after its end may take its time too.
+// A form that comes a byte every now and then does not keep its goroutine for
+// longer than one that does not come.
+func TestATrickledFormIsCut(t *testing.T) {
+	serving(t, func(_ http.ResponseWriter, r *http.Request) error {
+		_, err := io.Copy(io.Discard, r.Body)
+		return err
+	}, func(t *testing.T, c *http.Client, done <-chan error) {
+		body, feed := io.Pipe()
+		fed := make(chan struct{})
+		go func() {
+			defer close(fed)
+			for {
+				if _, err := feed.Write([]byte("x")); err != nil {
+					return
+				}
+				time.Sleep(time.Second)
+			}
+		}()
+		go func() {
+			if resp, err := c.Post("http://cove/", "", body); err == nil {
+				resp.Body.Close()
+			}
+		}()
+		start := time.Now()
+		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("reading ended with %v", err)
+		}
+		if took := time.Since(start); took > stall {
+			t.Errorf("after %v, want at most %v", took, stall)
+		}
+		body.Close()
+		<-fed
+	})
+}
+
+// What is longer than a form, and comes slowly, but comes, is taken however long
+// it is. The work after its end may take its time too.
 func TestASlowUploadIsNot(t *testing.T) {
 	const pieces = 20
 	serving(t, func(w http.ResponseWriter, r *http.Request) error {
@@ -109,6 +144,7 @@ func TestASlowUploadIsNot(t *testing.T) {
 	}, func(t *testing.T, c *http.Client, _ <-chan error) {
 		body, feed := io.Pipe()
 		go func() {
+			feed.Write(make([]byte, portion))
 			for range pieces {
 				time.Sleep(stall - rearm - time.Second)
 				feed.Write([]byte("x"))
@@ -120,7 +156,7 @@ func TestASlowUploadIsNot(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "20 <nil>" {
+		if b, err := io.ReadAll(resp.Body); err != nil || string(b) != fmt.Sprint(portion+pieces, " <nil>") {
 			t.Errorf("%s, %v", b, err)
 		}
 	})
