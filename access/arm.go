@@ -54,17 +54,26 @@ func (a *ARM) Authenticate(ctx context.Context, authorization string) (resource.
 	case err != nil:
 		return resource.Caller{}, ErrTokenInvalid.Because(err)
 	}
-	who, err := a.Directory.Standing(ctx, claims.ObjectID, claims.Credential)
+	caller, err := a.Again(ctx, claims.ObjectID, claims.Credential)
+	if err == nil && caller.Tenant != claims.Tenant {
+		return resource.Caller{}, ErrTokenInvalid
+	}
+	return caller, err
+}
+
+// Again is a caller who has been authenticated before, as they are now, for
+// what goes on after the answer to their request. It fails as Authenticate does
+// where they are gone, or what they had signed in with.
+func (a *ARM) Again(ctx context.Context, objectID, credential string) (resource.Caller, error) {
+	who, err := a.Directory.Standing(ctx, objectID, credential)
 	switch {
 	case errors.Is(err, directory.ErrUnknown), errors.Is(err, directory.ErrDisabled), errors.Is(err, directory.ErrExpired):
 		return resource.Caller{}, ErrTokenInvalid.Because(err)
 	case err != nil:
 		return resource.Caller{}, err
-	case who.Tenant != claims.Tenant:
-		return resource.Caller{}, ErrTokenInvalid
 	}
 	return resource.Caller{
-		ObjectID: who.ObjectID, Name: who.SignInName(), Tenant: who.Tenant,
+		ObjectID: who.ObjectID, Name: who.SignInName(), Tenant: who.Tenant, Credential: credential,
 		May: func(action string, scope arm.ID) bool {
 			d, err := a.Roles.May(ctx, who.ObjectID, action, scope)
 			return err == nil && d.Allowed && a.owns(ctx, who.Tenant, scope)

@@ -480,6 +480,12 @@ func TestFixesCure(t *testing.T) {
 			func(f *Facts) { *f.Registry = *harbor(rules("203.0.113.9/32")) },
 		},
 		{
+			"no rule for a machine beside the server",
+			Facts{Registry: harbor(rules()), Ask: Ask{Origin: outside("192.168.7.9")}},
+			"cove network-rule add harbor 192.168.7.9",
+			func(f *Facts) { *f.Registry = *harbor(rules("192.168.7.9/32")) },
+		},
+		{
 			"pending",
 			Facts{Registry: harbor(closed), Ask: Ask{Origin: inside("10.0.0.7")}, Endpoint: endpoint("Pending", harborID)},
 			"cove private-endpoint approve c1 --registry harbor",

@@ -165,9 +165,11 @@ func (r *record) mapFix() []Fix {
 func (r *record) doorFix() []Fix {
 	from := r.From.Unmap()
 	rule := r.Rule == 0 && !r.DefaultAllow
-	// Rules are for public IPv4 addresses: a caller inside a virtual network
-	// or with another address can be let in by none.
-	if r.At.IsValid() || rule && (!from.Is4() || from.IsPrivate() || from.IsLoopback() || from.IsLinkLocalUnicast()) {
+	// Rules are for IPv4 addresses: a caller inside a virtual network or with
+	// another address can be let in by none. Private addresses that are no
+	// network's are those of machines beside the server, and are admitted like
+	// any.
+	if r.At.IsValid() || rule && !from.Is4() {
 		return nil
 	}
 	var commands, undo []string
@@ -269,6 +271,9 @@ func (r *record) roleFix() []Fix {
 		Opens:   opens + ", to " + r.Identity.Name,
 		Needs:   "Microsoft.Authorization/roleAssignments/write on " + r.Registry,
 		Lasts:   "until the assignment is taken away: cove role list shows its name, cove role remove NAME ends it",
+	}
+	if r.Reason == reason.ConditionNotMet {
+		fix.Lasts = "until the assignment is taken away or its condition set back: where the identity has the role there already, the command widens that assignment; cove role list shows it"
 	}
 	var when *condition.Condition
 	// Where roles are for repositories, the one that was asked for is enough.

@@ -310,6 +310,8 @@ func TestBearer(t *testing.T) {
 func TestATokenOfAnotherModeIsRefused(t *testing.T) {
 	w := open(t)
 	password, _ := w.shelf.byHost[host].AdminPassword("harbor", "first-harbor")
+	ci, _ := w.application(t, w.admin.Tenant)
+	w.grant(t, ci, policy.RoleAcrPull, w.registryID("harbor"))
 	for want, change := range map[string]func(*token.RegistryClaims){
 		"allowed":                 func(*token.RegistryClaims) {},
 		"COVE-AUTH-033":           func(c *token.RegistryClaims) { c.Mode = "AbacRepositoryPermissions" },
@@ -318,6 +320,13 @@ func TestATokenOfAnotherModeIsRefused(t *testing.T) {
 		"COVE-AUTH-006, no mode":  func(c *token.RegistryClaims) { c.Mode = "" },
 		"COVE-AUTH-006, no kind":  func(c *token.RegistryClaims) { c.Kind = "" },
 		"COVE-AUTH-008, nobody's": func(c *token.RegistryClaims) { c.Kind = access.KindServicePrincipal },
+		"allowed, a principal's": func(c *token.RegistryClaims) {
+			c.Kind, c.ObjectID, c.Tenant, c.Credential = access.KindServicePrincipal, ci.ObjectID, ci.Tenant, ""
+		},
+		// Published failure 43.
+		"COVE-AUTH-006, a principal's of another tenant": func(c *token.RegistryClaims) {
+			c.Kind, c.ObjectID, c.Tenant, c.Credential = access.KindServicePrincipal, ci.ObjectID, directory.NewID(), ""
+		},
 	} {
 		c := token.RegistryClaims{
 			Audience: host, RegistryUID: "uid-harbor", Kind: access.KindAdmin, Mode: "LegacyRegistryPermissions", Credential: password,
@@ -369,18 +378,24 @@ func TestScopesAreReduced(t *testing.T) {
 // that outlives it.
 func TestATokenBuysNoMoreThanItIs(t *testing.T) {
 	w := open(t)
-	raw, _ := w.token(t, access.Grant{User: "harbor", Pass: "first-harbor", HasUser: true, Scopes: []string{"repository:a:pull"}}, "")
-	w.pass(time.Hour)
-	again, how := w.token(t, access.Grant{User: zero, Pass: access.Secret(raw), HasUser: true, Scopes: []string{"repository:a:pull,push repository:b:pull"}}, "")
-	if how != "allowed" {
-		t.Fatal(how)
-	}
-	first, err := w.Tokens.VerifyRegistry(raw, host, "uid-harbor")
-	must(t, err)
-	second, err := w.Tokens.VerifyRegistry(again, host, "uid-harbor")
-	must(t, err)
-	if fmt.Sprint(second.Access) != "[{repository a [pull]}]" || second.Expires > first.Expires {
-		t.Errorf("%v until %d, bought with %v until %d", second.Access, second.Expires, first.Access, first.Expires)
+	ci, secret := w.application(t, w.admin.Tenant)
+	w.grant(t, ci, policy.RoleAcrPush, w.registryID("harbor"))
+	// Who may push is issued tokens for deleting, good for referrers: not for
+	// one that was for pulling.
+	for user, password := range map[string]string{"harbor": "first-harbor", ci.AppID: secret} {
+		raw, _ := w.token(t, access.Grant{User: user, Pass: access.Secret(password), HasUser: true, Scopes: []string{"repository:a:pull"}}, "")
+		w.pass(time.Hour)
+		again, how := w.token(t, access.Grant{User: zero, Pass: access.Secret(raw), HasUser: true, Scopes: []string{"repository:a:pull,push,delete repository:b:pull repository:*:pull,delete"}}, "")
+		if how != "allowed" {
+			t.Fatal(how)
+		}
+		first, err := w.Tokens.VerifyRegistry(raw, host, "uid-harbor")
+		must(t, err)
+		second, err := w.Tokens.VerifyRegistry(again, host, "uid-harbor")
+		must(t, err)
+		if fmt.Sprint(second.Access) != "[{repository a [pull]}]" || second.Expires > first.Expires {
+			t.Errorf("%s: %v until %d, bought with %v until %d", user, second.Access, second.Expires, first.Access, first.Expires)
+		}
 	}
 }
 
@@ -391,6 +406,8 @@ func TestExchange(t *testing.T) {
 	stranger, _ := w.application(t, directory.NewID())
 	w.grant(t, stranger, policy.RoleOwner, w.registryID("harbor"))
 	nobody, _ := w.application(t, w.admin.Tenant)
+	moved := ci // Published failure 43: a token that is ours, in the name of a tenant that its holder is not of
+	moved.Tenant = directory.NewID()
 	registryToken, _ := w.token(t, access.Grant{User: ci.AppID, Pass: access.Secret(secret), HasUser: true}, "")
 	for _, c := range []struct{ name, service, tenant, raw, want string }{
 		{"for the control plane", host, w.admin.Tenant, w.entra(t, ci, management), "allowed"},
@@ -402,6 +419,7 @@ func TestExchange(t *testing.T) {
 		{"another registry named", "quay.cr.cove.internal", "", w.entra(t, ci, management), "COVE-AUTH-006"},
 		{"no registry named", "", "", w.entra(t, ci, management), "COVE-AUTH-006"},
 		{"of another tenant", host, "", w.entra(t, stranger, management), "COVE-AUTH-002"},
+		{"as of another tenant", host, "", w.entra(t, moved, management), "COVE-AUTH-006"},
 		{"without a role", host, "", w.entra(t, nobody, management), "COVE-PERM-002"},
 		{"a registry's token", host, "", registryToken, "COVE-AUTH-006"},
 		{"no token", host, "", "", "COVE-AUTH-006"},
@@ -557,6 +575,13 @@ func TestARM(t *testing.T) {
 			t.Errorf("%s, %s at %s: %v", c.who, c.action, c.scope, got)
 		}
 	}
+	for who, want := range map[*directory.Client]bool{&reader: true, &stranger: false} {
+		w.grant(t, *who, policy.RoleRepoReader, w.registryID("harbor"))
+		by := caller(*who)
+		if got := by.MayData(policy.DataContentRead, w.registryID("harbor"), "a"); got != want || by.MayData(policy.DataContentWrite, w.registryID("harbor"), "a") {
+			t.Errorf("data, of the tenant %s: %v", who.Tenant, got)
+		}
+	}
 	registryToken, _ := w.token(t, access.Grant{User: "harbor", Pass: "first-harbor", HasUser: true, Scopes: []string{"repository:a:*"}}, "")
 	old := bearer(reader, management)
 	for name, c := range map[string]struct {
@@ -574,9 +599,16 @@ func TestARM(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// What goes on after an answer ends with what its request was made with.
+	credential := caller(reader).Credential
+	again := func() error { _, err := w.arm.Again(t.Context(), reader.ObjectID, credential); return err }
+	must(t, again())
 	must(t, w.ident.SetDisabled(t.Context(), reader.ObjectID, true))
 	if _, err := w.arm.Authenticate(t.Context(), old); !errors.Is(err, access.ErrTokenInvalid) {
 		t.Errorf("disabled: %v", err)
+	}
+	if err := again(); !errors.Is(err, access.ErrTokenInvalid) {
+		t.Errorf("disabled, later: %v", err)
 	}
 	must(t, w.ident.SetDisabled(t.Context(), reader.ObjectID, false))
 	w.pass(time.Hour + time.Minute)

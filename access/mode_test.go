@@ -201,7 +201,7 @@ func TestANarrowerScopeNeverGrantsMore(t *testing.T) {
 	must(t, flag.Set("rapid.checks", "300"))
 	t.Cleanup(func() { must(t, flag.Set("rapid.checks", before)) })
 	opened := 0
-	rapid.Check(t, func(t *rapid.T) {
+	check := func(t *rapid.T) {
 		w.mode(rapid.SampledFrom([]string{registry.LegacyMode, registry.AbacMode}).Draw(t, "mode"))
 		who := rapid.SampledFrom(people).Draw(t, "who")
 		refresh, v, err := w.Exchange(context.Background(), ask(""), host, "", access.Secret(w.entra(outer, who, management)))
@@ -239,7 +239,11 @@ func TestANarrowerScopeNeverGrantsMore(t *testing.T) {
 		if byNarrow {
 			opened++
 		}
-	})
+	}
+	rapid.Check(t, check)
+	for more := 0; more < 10 && !t.Failed() && opened == 0; more++ { // most often some are
+		rapid.Check(t, check)
+	}
 	if opened == 0 {
 		t.Error("nothing was opened")
 	}

@@ -14,14 +14,18 @@ import (
 //
 // What is counted are guesses: different wrong passwords. A client that goes
 // on with a password that is no longer right makes one guess, however often it
-// asks; its repetitions are slowed down and nobody else's. A password that was
-// right within the last day is let through whatever others have done, and
-// failures from elsewhere lock out nobody: an identity under attack from many
-// addresses only has fewer free guesses from each of them.
+// asks; its repetitions are slowed down and nobody else's. A generated password
+// that was right within the last day is let through whatever others have done,
+// and failures from elsewhere lock out nobody: an identity under attack from
+// many addresses only has fewer free guesses from each of them.
+//
+// A password that somebody has chosen is never let through for being right:
+// where wrong ones have to wait and the right one has not, a list of a million
+// is gone through as fast as one can ask. See Chosen.
 //
 // Requests that are under way at once may each take a guess before the first
-// has been counted. Every password here is generated, of 200 bits or more, so
-// that costs nothing.
+// has been counted. That costs nothing where a password is generated, of 200
+// bits or more; whoever verifies chosen ones asks again behind the slow hash.
 type Throttle struct {
 	mu    sync.Mutex
 	seed  maphash.Seed
@@ -56,7 +60,11 @@ func NewThrottle() *Throttle {
 }
 
 // Guess is one attempt to sign in, by the keys under which it is counted.
-type Guess struct{ repeat, pair, address, identity, good uint64 }
+type Guess struct {
+	repeat, pair, address, identity, good uint64
+
+	chosen bool // the password is one that somebody has thought of
+}
 
 // source is where an attempt comes from: an address of the public side (a /64
 // of IPv6, which is what one customer has), or a network, or private link, and an address in it.
@@ -80,19 +88,32 @@ func (t *Throttle) Guess(o link.Origin, realm, user, password string) Guess {
 		return Guess{}
 	}
 	from, who := source(o), realm+" "+strings.ToLower(user)
-	key := func(parts ...string) uint64 {
-		var h maphash.Hash
-		h.SetSeed(t.seed)
-		for _, p := range parts {
-			h.WriteString(p)
-			h.WriteByte(0)
-		}
-		return h.Sum64()
-	}
 	return Guess{
-		repeat: key("repeat", from, who, password), pair: key("pair", from, who),
-		address: key("address", from), identity: key("identity", who), good: key("good", who, password),
+		repeat: t.key("repeat", from, who, password), pair: t.key("pair", from, who),
+		address: t.key("address", from), identity: t.key("identity", who), good: t.key("good", who, password),
 	}
+}
+
+// Chosen is Guess for a password that somebody has thought of. What is
+// remembered of a success is from where it came and not what the password was:
+// failures at other names do not hold up whoever has signed in from there, and
+// the guesses at this one name stay counted, those of its owner's address too.
+func (t *Throttle) Chosen(o link.Origin, realm, user, password string) Guess {
+	g := t.Guess(o, realm, user, password)
+	if t != nil {
+		g.chosen, g.good = true, t.key("good here", source(o), realm+" "+strings.ToLower(user))
+	}
+	return g
+}
+
+func (t *Throttle) key(parts ...string) uint64 {
+	var h maphash.Hash
+	h.SetSeed(t.seed)
+	for _, p := range parts {
+		h.WriteString(p)
+		h.WriteByte(0)
+	}
+	return h.Sum64()
 }
 
 // Wait is how long this attempt has to wait, 0 when it may be made now.
@@ -102,11 +123,15 @@ func (t *Throttle) Wait(g Guess, now time.Time) time.Duration {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	keys := []uint64{g.repeat, g.pair, g.address}
 	if e := t.tries[g.good]; e != nil && now.Sub(e.last) < rememberGood {
-		return 0
+		if !g.chosen {
+			return 0
+		}
+		keys = keys[:2]
 	}
 	var until time.Time
-	for _, key := range []uint64{g.repeat, g.pair, g.address} {
+	for _, key := range keys {
 		if e := t.tries[key]; e != nil && e.until.After(until) {
 			until = e.until
 		}
@@ -121,7 +146,9 @@ func (t *Throttle) Failed(g Guess, now time.Time) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.tries, g.good)
+	if !g.chosen {
+		delete(t.tries, g.good)
+	}
 	if t.count(g.repeat, freeRepeats, now) > 1 {
 		return
 	}
@@ -148,7 +175,8 @@ func (t *Throttle) count(key uint64, free int, now time.Time) int {
 }
 
 // Succeeded remembers a right password, and forgets that wrong ones came from
-// the same place.
+// the same place; not of a chosen one, whose owner's sign-ins would each give
+// somebody behind the same address new guesses.
 func (t *Throttle) Succeeded(g Guess, now time.Time) {
 	if t == nil {
 		return
@@ -156,7 +184,9 @@ func (t *Throttle) Succeeded(g Guess, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.entry(g.good, now).last = now
-	delete(t.tries, g.pair)
+	if !g.chosen {
+		delete(t.tries, g.pair)
+	}
 }
 
 // entry returns what is remembered under a key, and makes room for a new one

@@ -93,6 +93,66 @@ func TestNobodyIsLockedOutByAnother(t *testing.T) {
 	}
 }
 
+// A password that somebody has thought of is in a list of a million. That its
+// owner has signed in with it must not be what lets a guesser, who has to wait,
+// find it: right or wrong, what is sent too early gets the same answer.
+//
+// Published failure 21.
+func TestAChosenPasswordIsNotHeardForBeingRight(t *testing.T) {
+	g := newGuesser()
+	chosen := func(from, user, password string) Guess {
+		return g.Chosen(link.Origin{Remote: netip.AddrPortFrom(netip.MustParseAddr(from), 40000)}, "u", user, password)
+	}
+	// guess makes n different wrong guesses at alice, and reports how many were heard.
+	guess := func(n int, from, word string) (heard int) {
+		for i := range n {
+			try := chosen(from, "alice", fmt.Sprint(word, i))
+			if g.Wait(try, g.now) == 0 {
+				g.Failed(try, g.now)
+				heard++
+			}
+		}
+		return heard
+	}
+	g.Succeeded(chosen(here, "alice", "correct horse"), g.now)
+	for _, from := range []string{elsewhere, here} {
+		if n := guess(300, from, "a"); n != freeGuesses {
+			t.Errorf("%d guesses from %s were heard", n, from)
+		}
+		if g.Wait(chosen(from, "alice", "correct horse"), g.now) == 0 {
+			t.Errorf("from %s the right one is heard while wrong ones wait", from)
+		}
+	}
+	// Nor where it is the address that has to wait, for guesses at others.
+	const third = "192.0.2.77"
+	for i := range 2 * freeAddress {
+		if try := chosen(third, fmt.Sprint("user", i), "x"); g.Wait(try, g.now) == 0 {
+			g.Failed(try, g.now)
+		}
+	}
+	if g.Wait(chosen(third, "alice", "correct horse"), g.now) == 0 {
+		t.Error("the right one is heard from an address that has to wait")
+	}
+	// The owner, from where they are, is not held up by what others there have
+	// tried with other names, and has no more free guesses for it.
+	g.now = g.now.Add(forgetAfter + time.Second)
+	for i := range 2 * freeAddress {
+		if try := chosen(here, fmt.Sprint("user", i), "x"); g.Wait(try, g.now) == 0 {
+			g.Failed(try, g.now)
+		}
+	}
+	if wait := g.Wait(chosen(here, "alice", "correct horse"), g.now); wait != 0 {
+		t.Errorf("the owner waits %v for what others have tried with other names", wait)
+	}
+	if n := guess(10, here, "b"); n != 10 {
+		t.Errorf("of ten guesses %d were heard", n)
+	}
+	g.Succeeded(chosen(here, "alice", "correct horse"), g.now)
+	if n := guess(300, here, "c"); n > freeGuesses-10 {
+		t.Errorf("the owner's sign-in gave somebody there %d guesses", n)
+	}
+}
+
 // A client with a stale password asks on and on: it slows down itself alone.
 func TestAStalePasswordIsOneGuess(t *testing.T) {
 	g := newGuesser()

@@ -162,7 +162,7 @@ func parseActivity(text string) (activities, error) {
 		op, after, _ := strings.Cut(strings.TrimSpace(after), " ")
 		after = strings.TrimSpace(after)
 		value, behind, ok := quoted(after)
-		if !ok { // az leaves the quotes out around times
+		if !ok { // az leaves the quotes out around times, and in role assignment list-changelogs around the provider
 			value, behind, _ = strings.Cut(after, " ")
 		}
 		switch name := strings.ToLower(field); name {
@@ -179,7 +179,7 @@ func parseActivity(text string) (activities, error) {
 				return a, bad
 			}
 		case "resourcegroupname", "resourceid", "resourceuri", "resourceprovider", "resourcetype", "caller", "status", "correlationid", "eventchannels":
-			if op != "eq" || !ok {
+			if op != "eq" || !ok && name != "resourceprovider" {
 				return a, bad
 			}
 			a.terms = append(a.terms, term{name, value})

@@ -47,6 +47,9 @@ func TestActivityLog(t *testing.T) {
 			{"owner", "eventTimestamp le 2020-01-01T00:00:00", ""},
 			{"owner", "resourceId eq '" + harbor + "'", "oid-owner " + registry + "write harbor"},
 			{"owner", "resourceProvider eq 'microsoft.containerregistry' and caller eq 'oid-owner' and status eq 'Succeeded'", all[:strings.LastIndexByte(all, ',')]},
+			// As az role assignment list-changelogs writes it.
+			{"owner", "resourceProvider eq Microsoft.ContainerRegistry and eventTimestamp ge 2020-01-01T00:00:00Z and eventTimestamp le 2999-01-01T00:00:00Z", all[:strings.LastIndexByte(all, ',')]},
+			{"owner", "resourceProvider eq Microsoft.Authorization and eventTimestamp ge 2020-01-01T00:00:00Z", ""},
 			{"owner", "status eq 'Failed'", ""},
 			{"owner", "correlationId eq 'x'", ""},
 			{"stranger", "", ""},

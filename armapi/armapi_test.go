@@ -102,6 +102,7 @@ func open(t *testing.T, db *store.DB) *site {
 		Log: slog.New(slog.NewJSONHandler(s.log, nil)), History: store.NewResources(db), Refusals: events,
 		Auth: people{
 			"owner":    func(_ string, id arm.ID) bool { return !id.IsZero() && id.Within(arm.MustID(sub)) },
+			"crown":    func(string, arm.ID) bool { return true },
 			"stranger": func(string, arm.ID) bool { return false },
 			"reader":   under(harbor, "Microsoft.ContainerRegistry/registries/read"),
 			"puller":   under(harbor, "Microsoft.ContainerRegistry/registries/pull/read"),
@@ -621,6 +622,28 @@ func TestExtraRoutes(t *testing.T) {
 		s.expect(403, "owner", "GET", "/subscriptions/s2/providers/Cove.Diagnostics/decisions/1a2b"+version, "")
 		s.expect(401, "", "GET", sub+"/providers/Cove.Diagnostics/decisions/1a2b"+version, "")
 		s.expect(400, "owner", "GET", sub+"/providers/Cove.Diagnostics/decisions/1a2b", "")
+	})
+}
+
+// az works in the first subscription that it is told of. One that is added,
+// whatever its id, must not become the one that yesterday's scripts work in.
+func TestTheOldestSubscriptionIsTheFirst(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		s := open(t, db)
+		for _, added := range []string{"s3", "s0"} {
+			if err := store.NewResources(db).Update(t.Context(), func(tx resource.Tx) error {
+				return tx.Put(t.Context(), &resource.Doc{ID: resource.SubscriptionID(added), Body: resource.Object{"subscriptionId": added}})
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var got []any
+		for _, one := range s.expect(200, "crown", "GET", "/subscriptions"+version, "").body["value"].([]any) {
+			got = append(got, resource.Lookup(one.(resource.Object), "subscriptionId"))
+		}
+		if want := []any{"s1", "s3", "s0"}; !slices.Equal(got, want) {
+			t.Errorf("they come as %v, want %v", got, want)
+		}
 	})
 }
 

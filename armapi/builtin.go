@@ -51,15 +51,22 @@ func seen(action string, do func(context.Context, *Call) (Reply, error)) func(co
 	}
 }
 
-// subscriptions are those in which the caller holds a role on anything.
+// subscriptions are those in which the caller holds a role on anything, the
+// oldest of a page first: az works in the first until it is told otherwise, and
+// a subscription that is added must not become the one that scripts work in.
 func (s *Server) subscriptions(ctx context.Context, c *Call) (Reply, error) {
+	made := map[any]time.Time{}
 	page, err := s.Service.List(ctx, resource.ListQuery{
 		Type: resource.TypeSubscription, Token: c.Query.Get("$skiptoken"),
-		Want: func(d resource.Doc) bool { return c.sees(resource.TypeSubscription+"/read", d.ID) == nil },
+		Want: func(d resource.Doc) bool {
+			made[d.ID.String()] = d.Created
+			return c.sees(resource.TypeSubscription+"/read", d.ID) == nil
+		},
 	})
 	if err != nil {
 		return Reply{}, err
 	}
+	slices.SortStableFunc(page.Items, func(a, b resource.Object) int { return made[a["id"]].Compare(made[b["id"]]) })
 	return Reply{Status: http.StatusOK, Body: s.page(c, page)}, nil
 }
 

@@ -5,7 +5,9 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
+	"cove.example/cove/arm"
 	"cove.example/cove/resource"
 )
 
@@ -112,9 +114,9 @@ func (s *Server) list(ctx context.Context, c *Call, q resource.ListQuery) (Reply
 	// Rights are inherited: who may read a type at the scope may read all of
 	// it below.
 	every := refusal == nil && q.Type != ""
-	wanted := q.Want
+	wanted, suffix := q.Want, c.Query.Get(nameSuffix)
 	q.Want = func(d resource.Doc) bool {
-		return (wanted == nil || wanted(d)) && want.holds(d) && (every || c.may(permission(s.Service.Canonical(d.ID.Type()), "read"), d.ID) == nil)
+		return (wanted == nil || wanted(d)) && want.holds(d) && (suffix == "" || recordSetBelow(suffix, d.ID)) && (every || c.may(permission(s.Service.Canonical(d.ID.Type()), "read"), d.ID) == nil)
 	}
 	page, err := s.Service.List(ctx, q)
 	none := len(page.Items) == 0 && page.Next == "" && q.Token == ""
@@ -127,13 +129,23 @@ func (s *Server) list(ctx context.Context, c *Call, q resource.ListQuery) (Reply
 	return Reply{Status: http.StatusOK, Body: s.page(c, page)}, nil
 }
 
+// nameSuffix is what lists of record sets can be asked for: those below a label.
+const nameSuffix = "$recordsetnamesuffix"
+
+// recordSetBelow says whether a record set's name ends in a dot and suffix; it
+// holds for everything else, whose lists do not know the parameter.
+func recordSetBelow(suffix string, id arm.ID) bool {
+	return !strings.HasPrefix(strings.ToLower(id.Type()), "microsoft.network/privatednszones/") ||
+		strings.HasSuffix(strings.ToLower(id.Name()), "."+strings.ToLower(suffix))
+}
+
 // page is the envelope of a list. Its link names the configured host: a link
 // built from the Host header would send the caller's token wherever that says.
 func (s *Server) page(c *Call, p resource.Page) resource.Object {
 	out := resource.Object{"value": p.Items}
 	if p.Next != "" {
 		q := url.Values{"$skiptoken": {p.Next}}
-		for _, name := range []string{"api-version", "$filter", "$top", "$select"} {
+		for _, name := range []string{"api-version", "$filter", "$top", "$select", "$expand", nameSuffix} {
 			if v := c.Query.Get(name); v != "" {
 				q.Set(name, v)
 			}

@@ -58,7 +58,7 @@ func canonical(r *http.Request) ([]string, error) {
 		if plain == "" || plain == "." || plain == ".." || strings.ContainsFunc(plain, func(c rune) bool {
 			return c <= ' ' || c > '~' || strings.ContainsRune(`%?#<>&:\;"^{}|`+"`", c)
 		}) {
-			return nil, errURL.Detail("The request's path has a segment that is empty or has a character that no name may have.")
+			return nil, errURL.Detail("The request's path ends in a slash, or has a segment that is empty or has a character that no name may have.")
 		}
 		segments[i] = plain
 	}
@@ -99,7 +99,7 @@ func unescape(s string) (string, error) {
 			rest = after[2:]
 		}
 	}
-	return "", errURL.Detail("The request's path has an escaped character that is not written so.")
+	return "", errURL.Detail("The request's path has %.100q, and in it a character that no name may have, or one that is not written escaped.", s)
 }
 
 func query(r *http.Request) (url.Values, error) {

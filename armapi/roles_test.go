@@ -179,6 +179,7 @@ func TestCustomRolesAreDefined(t *testing.T) {
 			{"no scope", 400, "bbbbbbbb-0000-4000-8000-000000000001", body("X", ``, lists), "assignableScopes"},
 			{"no permission", 400, "bbbbbbbb-0000-4000-8000-000000000001", body("X", `"`+sub+`"`, `{"actions":[]}`), "must name an action"},
 			{"two sets", 400, "bbbbbbbb-0000-4000-8000-000000000001", body("X", `"`+sub+`"`, lists+","+lists), "a list of one object"},
+			{"a word", 400, "bbbbbbbb-0000-4000-8000-000000000001", body("X", `"`+sub+`"`, `{"actions":["*","Pull"]}`), "permissions[0].actions[1]"},
 			{"no action", 400, "bbbbbbbb-0000-4000-8000-000000000001", body("X", `"`+sub+`"`, `{"actions":["a b"],"dataActions":"*","notActions":[1]}`), "permissions[0].actions[0]"},
 			{"no name, and no GUID", 400, "x", body("", `"`+sub+`"`, lists), "GUID"},
 			{"nothing", 400, "bbbbbbbb-0000-4000-8000-000000000001", `{}`, "roleName"},

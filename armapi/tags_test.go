@@ -112,6 +112,12 @@ func TestResourcesOfEveryType(t *testing.T) {
 		if a := s.expect(200, "owner", "GET", sub+"/resources"+version+"&$top=1", ""); len(a.names()) != 1 || a.body["nextLink"] == nil {
 			t.Errorf("one: %s", a.text)
 		}
+		// The next page is what was asked for too: az asks for times and follows links.
+		link, _ := s.expect(200, "owner", "GET", sub+"/resources"+version+"&$top=1&$expand=createdTime", "").body["nextLink"].(string)
+		second := s.expect(200, "owner", "GET", strings.TrimPrefix(link, "https://management.cove.internal"), "").body["value"].([]any)
+		if one, _ := second[0].(resource.Object); one["name"] != "Albatross" || one["createdTime"] == nil {
+			t.Errorf("the second page: %v", second)
+		}
 	})
 }
 

@@ -81,6 +81,7 @@ var (
 // in lower case. Every change is durable when the method returns.
 type Store interface {
 	Tenants(ctx context.Context) ([]Tenant, error)
+	// Subscriptions are those of all tenants, the oldest first.
 	Subscriptions(ctx context.Context) ([]Subscription, error)
 	// Found writes the first tenant with its subscription and principal, in
 	// one transaction, and reports false without writing when there is a

@@ -46,6 +46,11 @@ type Config struct {
 	// there reaches the registries' public side, or the zero Addr where it has
 	// a way of its own. Nil is that for everybody.
 	FrontEnd func(network string, from netip.Addr) netip.Addr
+	// Routes returns the address spaces that the member at an address routes
+	// into its tunnel, for it to find as TXT records at RoutesName; nil tells
+	// nobody. An address that is no member's fails.
+	Routes     func(ctx context.Context, network string, from netip.Addr) ([]netip.Prefix, error)
+	RoutesName string
 	// Forward answers other names inside networks; nil fails them at once.
 	Forward *Forwarder
 	// Observe is told of every answer: the view ("public" or "network") and

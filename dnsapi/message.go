@@ -9,6 +9,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"cove.example/cove/fault"
 	"cove.example/cove/zone"
 )
 
@@ -155,6 +156,10 @@ func (v *served) answer(ctx context.Context, q *dns.Msg, from netip.Addr) *dns.M
 	}
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
+	if v.tells(ask.Name, ask.Qtype) {
+		v.tell(ctx, m, from)
+		return m
+	}
 	view := v.view(from)
 	a := view.Answer(ctx, ask.Name, ask.Qtype)
 	m.Authoritative = a.Authoritative
@@ -174,6 +179,29 @@ func (v *served) answer(ctx context.Context, q *dns.Msg, from netip.Addr) *dns.M
 		v.give(m, cookie, from) // a refusal stays no longer than its question
 	}
 	return m
+}
+
+// tells reports whether a question is a member's for its own routes, which no
+// zone answers.
+func (v *served) tells(name string, qtype uint16) bool {
+	return qtype == dns.TypeTXT && v.Routes != nil && !v.public() && strings.EqualFold(name, v.RoutesName)
+}
+
+// tell answers it. It is an answer to one asker, now: nobody is to keep it.
+func (v *served) tell(ctx context.Context, m *dns.Msg, from netip.Addr) {
+	m.Authoritative = true
+	list, err := v.Routes(ctx, v.network, from)
+	switch {
+	case fault.Is(err, fault.NotFound):
+		m.Rcode = dns.RcodeRefused
+	case err != nil:
+		m.Rcode = dns.RcodeServerFailure
+	}
+	for _, p := range list {
+		m.Answer = append(m.Answer, &dns.TXT{
+			Hdr: dns.RR_Header{Name: m.Question[0].Name, Rrtype: dns.TypeTXT, Class: dns.ClassINET}, Txt: []string{p.String()},
+		})
+	}
 }
 
 // view is what an asker sees.

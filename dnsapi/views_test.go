@@ -17,7 +17,7 @@ import (
 // digWhole is everything that dig says.
 func digWhole(t *testing.T, at netip.AddrPort, args ...string) string {
 	t.Helper()
-	out, err := exec.Command("dig", append([]string{"@" + at.Addr().String(), "-p", strconv.Itoa(int(at.Port())), "+tries=1", "+time=5"}, args...)...).CombinedOutput()
+	out, err := exec.Command("dig", append([]string{"@" + at.Addr().String(), "-p", strconv.Itoa(int(at.Port())), "+tries=1", "+time=30"}, args...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("dig %v: %v\n%s", args, err, out)
 	}

@@ -237,7 +237,7 @@ func (p *patience) end() {
 // nil where that is not the case.
 func (v *served) respondPlain(ctx context.Context, wire []byte, from netip.Addr, udp bool) []byte {
 	q, ok := readPlain(wire)
-	if !ok {
+	if !ok || v.tells(q.name, q.qtype) {
 		return nil
 	}
 	p := &patience{Context: ctx, time: queryTimeout}

@@ -62,6 +62,9 @@ type Watch struct {
 	Subscription arm.ID // who may read it learns of certificates
 	Credentials  func(ctx context.Context) ([]Credential, error)
 	Certificates func() []Certificate
+	// Room is how many bytes the data folder's disk has free, and in all; nil is
+	// not known.
+	Room func() (free, all uint64, err error)
 	// Attached finds what is wrong with the ways in which networks exist.
 	Attached func() []Finding
 	// Elsewhere reports whether the machines of a network (arm.ID.Key) ask
@@ -85,6 +88,7 @@ type held struct {
 	zones      []resource.Doc
 	roles      []resource.Doc // assignments
 	subnets    []resource.Doc
+	networks   []resource.Doc
 }
 
 // Look finds everything there is to find, in an order that stays the same.
@@ -94,7 +98,7 @@ func (w *Watch) Look(ctx context.Context) ([]Finding, error) {
 		h = held{}
 		for typ, into := range map[string]*[]resource.Doc{
 			network.TypeEndpoint: &h.endpoints, registry.TypeName: &h.registries, zone.TypeLink: &h.links, zone.TypeZone: &h.zones,
-			policy.TypeAssignments: &h.roles, network.TypeSubnet: &h.subnets,
+			policy.TypeAssignments: &h.roles, network.TypeSubnet: &h.subnets, network.TypeVirtualNetwork: &h.networks,
 		} {
 			if *into, err = r.List(ctx, resource.Query{Type: typ}); err != nil {
 				return fmt.Errorf("list %s: %w", typ, err)
@@ -118,6 +122,7 @@ func (w *Watch) Look(ctx context.Context) ([]Finding, error) {
 			continue
 		}
 		found = append(found, w.rules(s)...)
+		found = append(found, w.inside(s, h)...)
 		found = append(found, deaf(s, h)...)
 		found = append(found, w.mixed(s, h)...)
 		idle, err := w.roles(ctx, s, h)
@@ -135,6 +140,18 @@ func (w *Watch) Look(ctx context.Context) ([]Finding, error) {
 	}
 	if w.Attached != nil {
 		found = append(found, w.Attached()...)
+	}
+	if w.Room != nil {
+		free, all, err := w.Room()
+		if err != nil {
+			return nil, fmt.Errorf("ask for the disk's space: %w", err)
+		}
+		if little(free, all) {
+			found = append(found, Finding{
+				Code: reason.DiskFills, Resource: w.Subscription,
+				Says: fmt.Sprintf("the disk of the data folder has %d MiB left of %d", free>>20, all>>20),
+			})
+		}
 	}
 	if w.Certificates != nil {
 		found = append(found, w.certificates(w.Certificates())...)
@@ -155,6 +172,10 @@ func (w *Watch) Look(ctx context.Context) ([]Finding, error) {
 	})
 	return found, nil
 }
+
+// little says that what is free will not last: a twentieth of a small disk, or
+// what a few pushes of large images take of any.
+func little(free, all uint64) bool { return free < min(all/20, 1<<30) }
 
 // networkOf is the network that a private endpoint lies in.
 func networkOf(endpoint resource.Doc) arm.ID {
@@ -328,12 +349,31 @@ func (w *Watch) links(ctx context.Context, h held) (found []Finding) {
 				found = append(found, Finding{
 					Code: reason.StaleLink, Resource: link.ID,
 					Says: fmt.Sprintf("in %s, %s does not exist: %s, and no private endpoint of %s lies there", in.Name(), s.Host, a.Why(), s.Name),
-					Cure: fmt.Sprintf("cove dns link remove %s %s", apex, link.ID.Name()),
+					Cure: unhide(h, s, in, apex, link.ID.Name(), len(served) > 0),
 				})
 			}
 		}
 	}
 	return found
+}
+
+// unhide is what ends it that a link hides a registry from a network. Where
+// other registries have private endpoints there the link is theirs: without it
+// their names lead to the public door.
+func unhide(h held, s *registry.Settings, in arm.ID, apex, link string, shared bool) string {
+	if !shared {
+		return fmt.Sprintf("cove dns link remove %s %s", apex, link)
+	}
+	name, subnet := s.Name+"-"+in.Name(), ""
+	for _, doc := range h.endpoints {
+		if strings.EqualFold(doc.ID.Name(), name) {
+			return ""
+		}
+		if text, _ := resource.Lookup(doc.Body, "properties.subnet.id").(string); subnet == "" && networkOf(doc).Equal(in) {
+			subnet = text[strings.LastIndexByte(text, '/')+1:]
+		}
+	}
+	return fmt.Sprintf("cove private-endpoint create %s --registry %s --subnet %s/%s --zone %s", name, s.Name, in.Name(), subnet, apex)
 }
 
 // waiting finds endpoints that carry nothing because of their connection.
@@ -377,9 +417,6 @@ func (w *Watch) rules(s *registry.Settings) (found []Finding) {
 	}
 	for i, p := range s.IPRules {
 		says := ""
-		if a := p.Masked().Addr(); a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() {
-			says = "names private addresses"
-		}
 		for j, q := range s.IPRules {
 			if i != j && q.Bits() <= p.Bits() && q.Contains(p.Addr()) && (q != p || j < i) {
 				says = "lies within " + q.String()
@@ -390,6 +427,37 @@ func (w *Watch) rules(s *registry.Settings) (found []Finding) {
 				Code: reason.RuleIdle, Resource: s.ID, Says: fmt.Sprintf("the rule %s of %s %s", p, s.Name, says),
 				Cure: fmt.Sprintf("cove network-rule remove %s %s", s.Name, p),
 			})
+		}
+	}
+	return found
+}
+
+// inside finds address rules for members of virtual networks, who come to the
+// public door with other addresses than they have inside. Private addresses of
+// no virtual network are those of machines beside the server, which arrive.
+func (w *Watch) inside(s *registry.Settings, h held) (found []Finding) {
+	if !s.PublicAccess {
+		return nil
+	}
+	for _, doc := range h.networks {
+		if w.Elsewhere != nil && w.Elsewhere(doc.ID.Key()) {
+			continue // its machines have these addresses everywhere
+		}
+		spaces, _ := resource.Lookup(doc.Body, "properties.addressSpace.addressPrefixes").([]any)
+		for _, v := range spaces {
+			text, _ := v.(string)
+			space, err := netip.ParsePrefix(text)
+			if err != nil {
+				continue
+			}
+			for _, p := range s.IPRules {
+				if space.Bits() <= p.Bits() && space.Contains(p.Addr()) {
+					found = append(found, Finding{
+						Code: reason.RuleIdle, Resource: s.ID,
+						Says: fmt.Sprintf("the rule %s of %s names addresses inside %s, whose members never come to the public door with them", p, s.Name, doc.ID.Name()),
+					})
+				}
+			}
 		}
 	}
 	return found

@@ -68,7 +68,7 @@ func TestRulesWithoutEffect(t *testing.T) {
 		want     []string
 	}{
 		{true, []string{"203.0.113.0/24", "198.51.100.7/32"}, nil},
-		{true, []string{"10.1.0.0/16"}, []string{"names private addresses"}},
+		{true, []string{"10.1.0.0/16", "127.0.0.1/32"}, nil}, // of machines beside the server, which do arrive
 		{true, []string{"203.0.113.9/32", "203.0.113.0/24"}, []string{"the rule 203.0.113.9/32 of harbor lies within 203.0.113.0/24"}},
 		{true, []string{"203.0.113.9/32", "203.0.113.9/32"}, []string{"lies within 203.0.113.9/32"}}, // one of the two
 		{false, []string{"203.0.113.9/32"}, []string{"1 address rules"}},
@@ -130,5 +130,24 @@ func TestWhatHasComeAndGone(t *testing.T) {
 	}
 	if told != "in lab false; in lab true; " {
 		t.Errorf("told %q", told)
+	}
+}
+
+// A disk that fills is told of before it is full.
+func TestTheDisk(t *testing.T) {
+	const gib = 1 << 30
+	for _, x := range []struct {
+		free, all uint64
+		want      bool
+	}{
+		{0, 24 << 20, true},
+		{20 << 20, 24 << 20, false},
+		{gib / 2, 100 * gib, true},
+		{2 * gib, 100 * gib, false},
+		{2 * gib, 4000 * gib, false},
+	} {
+		if got := little(x.free, x.all); got != x.want {
+			t.Errorf("%d of %d: %v", x.free, x.all, got)
+		}
 	}
 }

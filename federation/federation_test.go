@@ -166,9 +166,13 @@ func TestVerify(t *testing.T) {
 func TestIssuersThatAreNotBelieved(t *testing.T) {
 	good := func(is *issuer) string { return is.sign(jose.RS256, rsaKey(), "k1", nil) }
 	for name, spoil := range map[string]func(*issuer){
-		"another's document":   func(is *issuer) { is.document["issuer"] = "https://other.example" },
-		"a slash too many":     func(is *issuer) { is.document["issuer"] = is.URL + "/" },
-		"keys by plain http":   func(is *issuer) { is.document["jwks_uri"] = strings.Replace(is.URL, "https", "http", 1) + "/keys" },
+		"another's document": func(is *issuer) { is.document["issuer"] = "https://other.example" },
+		"a slash too many":   func(is *issuer) { is.document["issuer"] = is.URL + "/" },
+		"keys by plain http": func(is *issuer) {
+			plain := httptest.NewServer(is.Config.Handler)
+			t.Cleanup(plain.Close)
+			is.document["jwks_uri"] = plain.URL + "/keys"
+		},
 		"keys elsewhere":       func(is *issuer) { is.document["jwks_uri"] = is.URL + "/moved" },
 		"no keys":              func(is *issuer) { delete(is.document, "jwks_uri") },
 		"a document too large": func(is *issuer) { is.document["x"] = strings.Repeat("x", 65<<10) },

@@ -273,6 +273,9 @@ func TestBodiesAndIDsGiveNoRights(t *testing.T) {
 			if a := s.do(200, "GET", "/"+set, ""); strings.Contains(a.text, "theirs") {
 				t.Errorf("%s are listed: %s", set, a.text)
 			}
+			if a := s.do(200, "POST", "/directoryObjects/getByIds", `{"ids":["`+o.ObjectID+`","`+group+`"]}`); strings.Contains(a.text, "theirs") || !strings.Contains(a.text, group) {
+				t.Errorf("%s are found by their ids: %s", set, a.text)
+			}
 			if after, err := s.dir.Object(t.Context(), o.ObjectID); err != nil || after.Name != "theirs" || len(after.Credentials) != 0 {
 				t.Errorf("%s: %+v %v", set, after, err)
 			}

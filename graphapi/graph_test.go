@@ -381,6 +381,10 @@ func TestUsersAndGroups(t *testing.T) {
 		if a := s.do(200, "POST", "/users/"+alice.str("id")+"/getMemberGroups", `{"securityEnabledOnly":false}`); !strings.Contains(a.text, inner) || !strings.Contains(a.text, outer) {
 			t.Error(a.text)
 		}
+		if a := s.do(200, "POST", "/users/"+alice.str("userPrincipalName")+"/getMemberGroups", `{"securityEnabledOnly":false}`); !strings.Contains(a.text, inner) {
+			t.Error(a.text)
+		}
+		s.do(404, "POST", "/groups/"+alice.str("id")+"/getMemberGroups", `{"securityEnabledOnly":false}`)
 		if a := s.do(200, "POST", "/directoryObjects/"+alice.str("id")+"/checkMemberGroups", `{"groupIds":["`+strings.ToUpper(outer)+`","`+directory.NewID()+`"]}`); !strings.Contains(a.text, `"value":["`+outer+`"]`) {
 			t.Error(a.text)
 		}

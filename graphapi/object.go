@@ -475,6 +475,19 @@ func (s *Server) memberGroups(ctx context.Context, c *call) (reply, error) {
 	return s.strings(groups), nil
 }
 
+// memberGroups is the same of one of the kind, who may be named as get takes it.
+func (k *kind) memberGroups(s *Server, ctx context.Context, c *call) (reply, error) {
+	o, err := s.object(ctx, c, k, c.params[0])
+	if err != nil {
+		return reply{}, err
+	}
+	groups, err := s.Directory.Groups(ctx, o.ObjectID)
+	if err != nil {
+		return reply{}, err
+	}
+	return s.strings(groups), nil
+}
+
 func (s *Server) checkMemberGroups(ctx context.Context, c *call) (reply, error) {
 	asked, err := texts(c.body, "groupIds")
 	if err != nil {

@@ -62,7 +62,7 @@ var routes = func() []operation {
 				changes(http.MethodPost, k.set+"/*/removePassword", k.removePassword),
 			)
 		} else {
-			all = append(all, reads(http.MethodPost, k.set+"/*/getMemberGroups", (*Server).memberGroups))
+			all = append(all, reads(http.MethodPost, k.set+"/*/getMemberGroups", k.memberGroups))
 		}
 	}
 	return all

@@ -212,10 +212,17 @@ func (a *asker) refused(r *Result, x answer, deny reason.Code) {
 		r.Evidence = append(r.Evidence, "Server: "+orUnknown(x.header.Get("Server")))
 	case x.status >= 500:
 		r.fail(reason.ServerFails, "%d %s", x.status, words)
+		if m, ok := Symptom("unknown: " + x.said); ok && (m.Code == reason.DatabaseAway || m.Code == reason.ServerFull) {
+			r.Code = m.Code
+		}
 	case x.status == http.StatusForbidden && x.isRegistry():
 		r.fail(reason.NetworkRefuses, "403 %s", words)
 	case x.status == http.StatusForbidden:
 		r.fail(reason.ProxyAnswers, "403, and not from a registry")
+	case slices.Contains(x.codes, "REGISTRY_DISALLOWED_OPERATION"):
+		r.fail(reason.LockForbids, "%d %s", x.status, words)
+	case slices.Contains(x.codes, "BLOB_UNKNOWN"):
+		r.fail(reason.LayerGone, "404 %s", words)
 	case x.status == http.StatusNotFound && deny == reason.TokenLacks:
 		r.fail(reason.ImageUnknown, "404 %s", words)
 	case x.status == http.StatusUnauthorized:
@@ -225,6 +232,10 @@ func (a *asker) refused(r *Result, x answer, deny reason.Code) {
 	}
 	if x.cause != "" {
 		r.Code = x.cause // the registry knows better, and may say it to this caller
+	}
+	switch r.Code {
+	case reason.ImageUnknown, reason.LayerGone, reason.ServerFails, reason.DatabaseAway, reason.ServerFull:
+		return // nobody has decided anything that could be explained
 	}
 	if r.ID != "" && a.c.Target.Explained {
 		r.Fix = "cove explain " + r.ID
@@ -245,7 +256,7 @@ func (r *Result) broken(err error) {
 		return
 	}
 	if t := (interface{ Timeout() bool })(nil); errors.As(err, &t) && t.Timeout() {
-		r.fail(reason.PathSilent, "the request was sent and no answer came")
+		r.fail(reason.PathStalls, "the request was sent and no answer came")
 		return
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {

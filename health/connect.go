@@ -298,7 +298,13 @@ func (c *Check) shake(ctx context.Context, at place, conn net.Conn) (Result, *tl
 		// judgeChain verifies below. Nothing is sent over this connection.
 		InsecureSkipVerify: true,
 	})
-	if err := t.HandshakeContext(ctx); err != nil {
+	first := ctx
+	if deadline, ok := ctx.Deadline(); ok && c.Way.Small != nil {
+		var end context.CancelFunc
+		first, end = context.WithDeadline(ctx, deadline.Add(-secondTry))
+		defer end()
+	}
+	if err := t.HandshakeContext(first); err != nil {
 		alert, other := tls.AlertError(0), tls.RecordHeaderError{}
 		switch {
 		case errors.As(err, &other):
@@ -306,7 +312,8 @@ func (c *Check) shake(ctx context.Context, at place, conn net.Conn) (Result, *tl
 		case errors.As(err, &alert):
 			r.fail(reason.PathCut, "%s refuses the name in TLS: %v", at.host, alert)
 		case plain(err) == "no answer":
-			r.fail(reason.PathSilent, "%s: TCP connects and TLS gets no answer", at.host)
+			r.fail(reason.PathStalls, "%s: TCP connects and TLS gets no answer", at.host)
+			c.smaller(ctx, at, &r)
 		default:
 			r.fail(reason.PathCut, "the connection to %s was cut before TLS was agreed on", at.host)
 		}

@@ -77,9 +77,12 @@ func (Secret) GoString() string { return "[redacted]" }
 type Way struct {
 	Lookup Lookup
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
-	Proxy  func(*url.URL) (*url.URL, error) // nil is no proxy
-	Roots  *x509.CertPool                   // nil is the system's
-	Now    func() time.Time
+	// Small is Dial for packets of at most size bytes, such as SmallDial. It is
+	// tried where TLS gets no answer; nil tries nothing.
+	Small func(ctx context.Context, network, address string, size int) (net.Conn, error)
+	Proxy func(*url.URL) (*url.URL, error) // nil is no proxy
+	Roots *x509.CertPool                   // nil is the system's
+	Now   func() time.Time
 	// Engines looks at the container engines of this machine, and at what keeps
 	// their credentials for a host; nil skips them.
 	Engines func(ctx context.Context, host string) []Result

@@ -16,6 +16,8 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -218,15 +220,7 @@ func TestAllIsWell(t *testing.T) {
 // Each fault gets its code, at the layer where it is, and what depends on that
 // layer is said not to have been reached.
 func TestFaults(t *testing.T) {
-	closed := func(t *testing.T) string {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		_, p, _ := net.SplitHostPort(ln.Addr().String())
-		return p
-	}
+	const closed = "1" // a port that was free a moment ago may be somebody's by now
 	listen := func(t *testing.T, serve func(net.Conn)) net.Listener {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -279,7 +273,7 @@ func TestFaults(t *testing.T) {
 			l.point(registryName, "127.0.0.9")
 			l.c.Way.Lookup = Resolvers([]string{l.resolver}, (&net.Dialer{}).DialContext, func(context.Context, string) ([]netip.Addr, error) { return []netip.Addr{here}, nil })
 		}, LayerName, reason.ResolversDiffer, ""},
-		"nothing listens":     {func(t *testing.T, l *lab) { l.c.Target.Host = registryName + ":" + closed(t) }, LayerConnect, reason.PathRefused, LayerSignIn},
+		"nothing listens":     {func(t *testing.T, l *lab) { l.c.Target.Host = registryName + ":" + closed }, LayerConnect, reason.PathRefused, LayerSignIn},
 		"packets are dropped": {func(t *testing.T, l *lab) { l.c.Way.Dial = silent }, LayerConnect, reason.PathSilent, LayerTLS},
 		"cut before TLS": {func(t *testing.T, l *lab) {
 			_, p, _ := net.SplitHostPort(listen(t, func(c net.Conn) { bufio.NewReader(c).ReadByte() }).Addr().String())
@@ -305,7 +299,7 @@ func TestFaults(t *testing.T) {
 		"this machine's clock": {func(t *testing.T, l *lab) {
 			l.c.Way.Now = func() time.Time { return time.Now().Add(time.Hour) }
 		}, LayerClock, reason.ClockWrong, ""},
-		"the proxy is away": {func(t *testing.T, l *lab) { viaProxy(l, "127.0.0.1:"+closed(t)) }, LayerConnect, reason.ProxyAway, LayerTLS},
+		"the proxy is away": {func(t *testing.T, l *lab) { viaProxy(l, "127.0.0.1:"+closed) }, LayerConnect, reason.ProxyAway, LayerTLS},
 		"the proxy refuses": {func(t *testing.T, l *lab) {
 			viaProxy(l, listen(t, func(c net.Conn) {
 				http.ReadRequest(bufio.NewReader(c))
@@ -393,7 +387,40 @@ func TestFaults(t *testing.T) {
 				problem(w, 404, "BLOB_UNKNOWN", "blob unknown", nil)
 				return true
 			}
-		}, LayerBlob, reason.ImageUnknown, ""},
+		}, LayerBlob, reason.LayerGone, ""},
+		"the smallest layer is gone": {func(t *testing.T, l *lab) {
+			l.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.Contains(r.URL.Path, "/blobs/") {
+					return false
+				}
+				problem(w, 404, "BLOB_UNKNOWN", "blob unknown to registry", nil)
+				return true
+			}
+		}, LayerBlob, reason.LayerGone, ""},
+		"the image is locked": {func(t *testing.T, l *lab) {
+			l.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.Contains(r.URL.Path, "/manifests/") {
+					return false
+				}
+				problem(w, 405, "REGISTRY_DISALLOWED_OPERATION", "The operation is disallowed on this registry, repository or image.", nil)
+				return true
+			}
+		}, LayerManifest, reason.LockForbids, LayerBlob},
+		"the server's database is away": {func(t *testing.T, l *lab) {
+			l.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				if !strings.Contains(r.URL.Path, "/manifests/") {
+					return false
+				}
+				problem(w, 503, "UNKNOWN", "the database cannot be reached", nil)
+				return true
+			}
+		}, LayerManifest, reason.DatabaseAway, LayerBlob},
+		"TLS gets no answer": {func(t *testing.T, l *lab) {
+			quiet := make(chan struct{})
+			t.Cleanup(func() { close(quiet) })
+			_, p, _ := net.SplitHostPort(listen(t, func(c net.Conn) { <-quiet }).Addr().String())
+			l.c.Target.Host = registryName + ":" + p
+		}, LayerTLS, reason.PathStalls, LayerChallenge},
 		"a page that says 200": {func(t *testing.T, l *lab) {
 			l.answer = func(w http.ResponseWriter, r *http.Request) bool {
 				w.Header().Set("Content-Type", "text/html")
@@ -637,7 +664,48 @@ func TestSymptoms(t *testing.T) {
 		`error pushing image: PUT https://r/v2/x/blobs/uploads/1: unexpected status code 413 Request Entity Too Large: <html>`:                                                       reason.ProxyLimits,
 		`error getting credentials - err: exit status 1, out: ` + "`the keyring is locked`":                                                                                          reason.HelperBroken,
 		`curl: (56) CONNECT tunnel failed, response 403`:                                                                                                                             reason.ProxyRefuses,
-		`An error occurred: CONNECTIVITY_DNS_ERROR`:                                                                                                                                  reason.NameUnknown,
+		// A resolver that says nothing, one that fails, and one that knows.
+		`dial tcp: lookup r.cr.cove.internal on 10.0.0.10:53: read udp 10.1.0.4:4342->10.0.0.10:53: i/o timeout`:             reason.ResolverSilent,
+		`Get "https://r/v2/": dial tcp: lookup r on 10.0.0.9:53: read udp 10.1.0.4:5->10.0.0.9:53: read: connection refused`: reason.ResolverSilent,
+		`Failed to establish a new connection: [Errno -3] Temporary failure in name resolution`:                              reason.ResolverSilent,
+		`Get "https://r/v2/": dial tcp: lookup r.cr.cove.internal on 127.0.0.53:53: server misbehaving`:                      reason.ResolverFails,
+		`error pulling image configuration: dial tcp: lookup r.local.data.cr.cove.internal on 10.0.0.9:53: no such host`:     reason.NameUnknown,
+		// What begins well and then goes no further, at the login server and at
+		// the data endpoint.
+		`Error response from daemon: Get "https://r/v2/": net/http: TLS handshake timeout`:                                   reason.PathStalls,
+		`failed to do request: Get "https://r.eastus.data.azurecr.io/xx": dial tcp 20.1.1.1:443: i/o timeout`:                reason.DataBlocked,
+		`Get "https://r.local.data.cr.cove.internal/x?link=REDACTED": dial tcp 198.18.241.99:443: connect: no route to host`: reason.DataBlocked,
+		// Who was never asked who they are.
+		`failed to authorize: failed to fetch anonymous token: unexpected status: 401 Unauthorized`: reason.NoCredential,
+		`Get "https://r/v2/x/manifests/1": no basic auth credentials`:                               reason.NoCredential,
+		// The image is another machine's, or this machine is full.
+		`no matching manifest for linux/arm64/v8 in the manifest list entries`:                                      reason.PlatformAbsent,
+		`failed to pull and unpack image "r/x:1": no match for platform in manifest sha256:1111: not found`:         reason.PlatformAbsent,
+		`choosing image instance: no image found in manifest list for architecture "amd64", variant "", OS "linux"`: reason.PlatformAbsent,
+		`exec /bin/sh: exec format error`:                                                                                  reason.PlatformAbsent,
+		`failed to register layer: write /usr/lib/x: no space left on device`:                                              reason.EngineFull,
+		`failed commit on ref "layer-sha256:1": unexpected commit digest sha256:2, expected sha256:1: failed precondition`: reason.BytesWrong,
+		`Back-off pulling image "r/app:1"`:                                                                                 reason.WaitsToRetry,
+		`permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock`:             reason.EngineAway,
+		`docker: invalid reference format: repository name (Library/x) must be lowercase`:                                  reason.NameInvalid,
+		// What the server says of itself.
+		`PUSH: POST https://r/v2/x/blobs/uploads/: UNKNOWN: the disk is full; free some space and try again`: reason.ServerFull,
+		`GET https://r/v2/x/manifests/1: UNKNOWN: the database cannot be reached`:                            reason.DatabaseAway,
+		`unexpected status from HEAD request to https://r/v2/x/manifests/1: 421 Misdirected Request`:         reason.NotServedName,
+		// The issuer and the Resource Manager, whose ids are no decision's.
+		`AADSTS7000215: Invalid client id or client secret provided. Trace ID: 25f86f7c-1c88-4792-a2c4-661ef5f72abf`:                       reason.WrongCredential,
+		`AADSTS7000222: The provided client secret keys are expired.`:                                                                      reason.SecretExpired,
+		`AADSTS700016: Application with identifier 'x' was not found in the directory`:                                                     reason.NotRegistered,
+		`(AuthorizationFailed) The client 'x' does not have authorization to perform action 'Microsoft.ContainerRegistry/registries/read'`: reason.ManagerRefuses,
+		`The resource with name 'r' and type 'x' could not be found in subscription 'cove (37167e1a-eeaf-4294-9401-8135c5632695)'.`:        reason.ManagerHasNone,
+		`CONNECTIVITY_REFRESH_TOKEN_ERROR Access to registry 'r' was denied. Response code: 403. Please try running 'az login' again`:      reason.NetworkRefuses,
+		// A machine that asks for its own identity.
+		`ERROR: Failed to connect to MSI. Error detail: HTTPConnectionPool(host='169.254.169.254', port=80): Max retries exceeded (Caused by ConnectTimeoutError('Connection to 169.254.169.254 timed out.'))`: reason.MetadataAway,
+		"ERROR: Failed to connect to MSI. Please make sure MSI is configured correctly.\nGet Token request returned http error: 400, reason: Bad Request":                                                      reason.MachineNobody,
+		`{"error":"invalid_request","error_description":"Identity not found"}`:                                                                                                                                 reason.MachineNobody,
+		// Digits within an id are no status.
+		`manifest sha256:a429b401c500d is not found`: reason.ImageUnknown,
+		`An error occurred: CONNECTIVITY_DNS_ERROR`:  reason.NameUnknown,
 	} {
 		if m, ok := Symptom(text); !ok || m.Code != want {
 			t.Errorf("%s: %s, want %s", text, m.Code, want)
@@ -671,5 +739,40 @@ func TestHostsThatAreNone(t *testing.T) {
 		if _, err := New(Target{Host: host}, Way{Lookup: func(context.Context, string) (Answer, error) { return Answer{}, nil }}); err == nil {
 			t.Errorf("%q was taken for a host", host)
 		}
+	}
+}
+
+// What programs get is what a pull gets: a hosts file that leads to the private
+// endpoint is right whatever the resolver says, one that leads elsewhere is
+// wrong, and its line is named.
+func TestTheHostsFile(t *testing.T) {
+	private, public, stale := netip.MustParseAddr("10.0.0.4"), netip.MustParseAddr("203.0.113.7"), netip.MustParseAddr("10.0.0.9")
+	line := "/etc/hosts, line 3: 10.0.0.9 r.example.com"
+	for what, x := range map[string]struct {
+		system  netip.Addr
+		says    []netip.Addr // the resolver
+		holds   []netip.Addr
+		outcome Outcome
+		fix     string
+	}{
+		"only the hosts file has it":                      {private, nil, nil, Warned, ""},
+		"the hosts file is right":                         {private, []netip.Addr{public}, []netip.Addr{private}, Warned, ""},
+		"the hosts file is right, the resolver has none":  {private, nil, []netip.Addr{private}, Warned, ""},
+		"the hosts file is stale, the resolver is right":  {stale, []netip.Addr{private}, []netip.Addr{private}, Failed, "take the name out of " + line},
+		"the hosts file is stale, the resolver has none":  {stale, nil, []netip.Addr{private}, Failed, "take the name out of " + line},
+		"both are wrong":                                  {stale, []netip.Addr{public}, []netip.Addr{private}, Failed, "take the name out of " + line},
+		"the two differ, and nothing says which is right": {stale, []netip.Addr{private}, nil, Failed, "take the name out of " + line},
+	} {
+		r := judgeName("r.example.com", Answer{Addrs: x.says, Absent: x.says == nil, System: []netip.Addr{x.system}, Hosts: []string{line}}, x.holds)
+		if r.Code != reason.ResolversDiffer || r.Outcome != x.outcome || r.Fix != x.fix || len(r.Evidence) == 0 || r.Evidence[0] != line {
+			t.Errorf("%s: %+v", what, r)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "hosts")
+	if err := os.WriteFile(file, []byte("127.0.0.1 localhost\n# 10.0.0.1 r.example.com\n10.0.0.9\tother R.Example.com # by hand\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := HostsLines(file, "r.example.com"); len(got) != 1 || got[0] != file+", line 3: 10.0.0.9 other R.Example.com" {
+		t.Errorf("%q", got)
 	}
 }

@@ -297,7 +297,7 @@ func (a *asker) others(ctx context.Context, r *Result, t token, rest []descripto
 			r.Evidence = append(r.Evidence, "asked for "+short(d.Digest), "read before: "+said)
 			return
 		case status == http.StatusNotFound:
-			r.fail(reason.ImageUnknown, "the manifest names %s, and it is not there", d.Digest)
+			r.fail(reason.LayerGone, "the manifest names %s, and it is not there", d.Digest)
 			return
 		case status >= 400:
 			a.refused(r, answers[i], reason.TokenLacks)
@@ -305,7 +305,11 @@ func (a *asker) others(ctx context.Context, r *Result, t token, rest []descripto
 			return
 		}
 	}
-	r.Said += fmt.Sprintf("; the other %d are there", len(asked))
+	more := "one is"
+	if len(asked) > 1 {
+		more = fmt.Sprintf("%d are", len(asked))
+	}
+	r.Said += "; the other " + more + " there"
 	if n := len(rest) - len(asked); n > 0 {
 		r.Outcome = Unknown
 		r.Said += fmt.Sprintf(", but for %d that were not asked for", n)

@@ -1,12 +1,15 @@
 package health
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +28,9 @@ type Answer struct {
 	// System are the addresses that programs of this machine get, where the
 	// lookup knows them apart from the resolver's: the hosts file has a say.
 	System []netip.Addr
+	// Hosts are the lines of the hosts file that name it, as "/etc/hosts, line
+	// 7: 10.0.0.9 name": where System differs, they are why.
+	Hosts []string
 	// Others are what other resolvers of this machine say, where it is something
 	// else, and those that programs ask before and hear nothing of.
 	Others []string
@@ -84,6 +90,9 @@ func (c *Check) look(ctx context.Context, host string) (place, Result) {
 	answer, err := c.Way.Lookup(ctx, name)
 	if err != nil {
 		r.fail(reason.ResolverSilent, "%s: %v", name, err)
+		if _, answered := errors.AsType[rcodeError](err); answered {
+			r.Code = reason.ResolverFails
+		}
 		return at, r
 	}
 	at.addrs = answer.Addrs
@@ -140,11 +149,53 @@ func judgeName(name string, a Answer, holds []netip.Addr) Result {
 			r.Outcome, r.Code = Warned, reason.ResolversSplit
 		}
 	}
-	if len(a.System) > 0 && !slices.Equal(sorted(a.System), sorted(a.Addrs)) && r.Outcome != Failed {
-		r.fail(reason.ResolversDiffer, "%s: programs here get %s, the resolver says %s", name, join(a.System), join(a.Addrs))
-	}
+	r.other(name, a, holds)
 	return r
 }
+
+// other compares what programs of this machine get with the resolver's answer,
+// which r has judged. It is what they get that counts for a pull from here: an
+// answer that is missing or public does no harm where the hosts file leads to
+// the private endpoint, and only containers with resolvers of their own meet it.
+func (r *Result) other(name string, a Answer, holds []netip.Addr) {
+	if len(a.System) == 0 || slices.Equal(sorted(a.System), sorted(a.Addrs)) || isPrivateName(name) {
+		return
+	}
+	says := "the resolver says " + a.words()
+	evidence := append(slices.Clone(a.Hosts), r.Evidence...)
+	switch right := within(a.System, holds); {
+	case right && len(holds) > 0, len(holds) == 0 && len(a.Addrs) == 0:
+		r.fail(reason.ResolversDiffer, "%s → %s for programs here; %s", name, join(a.System), says)
+		r.Outcome = Warned
+	default:
+		r.fail(reason.ResolversDiffer, "%s: programs here get %s, %s", name, join(a.System), says)
+		if len(a.Hosts) > 0 {
+			r.Fix = "take the name out of " + a.Hosts[0]
+		}
+	}
+	r.Evidence = evidence
+}
+
+// HostsLines are the lines of a hosts file that name a host.
+func HostsLines(path, host string) (lines []string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil // the answer itself was had otherwise
+	}
+	defer f.Close()
+	n := 0
+	for s := bufio.NewScanner(io.LimitReader(f, maxHosts)); s.Scan(); {
+		n++
+		text, _, _ := strings.Cut(s.Text(), "#")
+		fields := strings.Fields(text)
+		if len(fields) > 1 && slices.ContainsFunc(fields[1:], func(f string) bool { return strings.EqualFold(strings.TrimSuffix(f, "."), host) }) {
+			lines = append(lines, fmt.Sprintf("%s, line %d: %s", path, n, strings.Join(fields, " ")))
+		}
+	}
+	return lines
+}
+
+const maxHosts = 4 << 20 // lists that block advertisers are long
 
 func isPrivateName(s string) bool { return strings.Contains(s, ".privatelink.") }
 
@@ -335,10 +386,16 @@ func ask(ctx context.Context, dial func(ctx context.Context, network, address st
 	switch in.Rcode {
 	case dns.RcodeSuccess, dns.RcodeNameError:
 	default:
-		return Answer{}, fmt.Errorf("it answers %s", dns.RcodeToString[in.Rcode])
+		return Answer{}, rcodeError(in.Rcode)
 	}
 	return follow(server, host, in), nil
 }
+
+// rcodeError is an answer of a resolver that is neither addresses nor their
+// absence.
+type rcodeError int
+
+func (e rcodeError) Error() string { return "it answers " + dns.RcodeToString[int(e)] }
 
 // follow reads the chain of aliases that starts at host. Records of other
 // names are nobody's business.

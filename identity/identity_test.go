@@ -45,13 +45,13 @@ func each(t *testing.T, test func(w *world)) {
 			Name:  "Cove.Test/machines",
 			Check: func(*resource.Change) []fault.Field { return nil },
 			Delete: func(_ context.Context, _ resource.Tx, doc resource.Doc, _ resource.Caller) error {
-				if doc.Body["busy"] == true {
+				if doc.Body["managedBy"] == "busy" {
 					return fault.Newf(fault.Conflict, "busy")
 				}
 				return nil
 			},
 		}
-		bearing := c.Bearing(machines, func(ch *resource.Change) bool { return ch.Old.Body["key"] != ch.New.Body["key"] })
+		bearing := c.Bearing(machines, func(ch *resource.Change) bool { return ch.Old.Body["kind"] != ch.New.Body["kind"] })
 		var err error
 		w.service, err = resource.New(resource.Config{Store: w.docs, Types: append(identity.Types(c), bearing), Locations: []string{"local"}, Now: time.Now})
 		w.must(err)
@@ -194,7 +194,7 @@ func TestIdentitiesThatAreRefused(t *testing.T) {
 // for it; a change that keeps it keeps its principal.
 func TestASystemAssignedIdentity(t *testing.T) {
 	each(t, func(w *world) {
-		own := resource.Object{"identity": resource.Object{"Type": "systemassigned"}, "key": "k1"}
+		own := resource.Object{"identity": resource.Object{"Type": "systemassigned"}, "kind": "k1"}
 		one := w.put(machine("m"), own)
 		principal := text(one, "identity.principalId")
 		if text(one, "identity.type") != "SystemAssigned" || text(one, "identity.tenantId") != tenant || !w.there(principal) {
@@ -210,7 +210,7 @@ func TestASystemAssignedIdentity(t *testing.T) {
 		if text(forged, "identity.principalId") != principal {
 			w.Errorf("a caller has set its principal: %v", forged)
 		}
-		if kept := w.patch(machine("m"), resource.Object{"x": "y"}); text(kept, "identity.principalId") != principal {
+		if kept := w.patch(machine("m"), resource.Object{"kind": "k1"}); text(kept, "identity.principalId") != principal {
 			w.Errorf("a change of something else: %v", kept)
 		}
 		none := w.patch(machine("m"), resource.Object{"identity": resource.Object{"type": "None"}})
@@ -222,20 +222,20 @@ func TestASystemAssignedIdentity(t *testing.T) {
 			w.Errorf("an identity that was taken away has come back: %s", second)
 		}
 		// Whoever changes the key has made another machine of it.
-		third := text(w.patch(machine("m"), resource.Object{"key": "k2"}), "identity.principalId")
+		third := text(w.patch(machine("m"), resource.Object{"kind": "k2"}), "identity.principalId")
 		if third == second || w.there(second) || !w.there(third) {
 			w.Errorf("the machine with another key has the identity of the one before")
 		}
-		w.put(machine("m"), resource.Object{"key": "k2"})
+		w.put(machine("m"), resource.Object{"kind": "k2"})
 		if w.there(third) {
 			w.Error("a PUT without the property keeps it")
 		}
 		fourth := text(w.put(machine("m"), own), "identity.principalId")
-		w.patch(machine("m"), resource.Object{"busy": true})
+		w.patch(machine("m"), resource.Object{"managedBy": "busy"})
 		if _, err := w.service.Delete(w.Context(), w.caller(), machine("m"), resource.Condition{}); err == nil || !w.there(fourth) {
 			w.Errorf("a deletion that was refused has taken the identity away: %v", err)
 		}
-		w.patch(machine("m"), resource.Object{"busy": nil})
+		w.patch(machine("m"), resource.Object{"managedBy": nil})
 		w.delete(machine("m"))
 		if w.there(fourth) {
 			w.Error("the identity outlives its resource")
@@ -279,8 +279,8 @@ func TestAssigningAnIdentity(t *testing.T) {
 		granted["aaa"] = false
 		_, err = w.service.Patch(w.Context(), w.caller(), machine("m"), carrying("UserAssigned", "aaa", "bbb"), resource.Condition{})
 		refused("one more", err)
-		w.patch(machine("m"), resource.Object{"tags": resource.Object{"x": "y"}}) // what is carried needs no right anew
-		_, err = w.service.Patch(w.Context(), w.caller(), machine("m"), resource.Object{"key": "another"}, resource.Condition{})
+		w.patch(machine("m"), resource.Object{"properties": resource.Object{"x": "y"}}) // what is carried needs no right anew
+		_, err = w.service.Patch(w.Context(), w.caller(), machine("m"), resource.Object{"kind": "another"}, resource.Condition{})
 		refused("another key", err)
 
 		granted["bbb"], granted["aaa"] = true, true

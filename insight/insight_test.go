@@ -530,7 +530,7 @@ func TestAnAddressIsASecret(t *testing.T) {
 	for what, r := range map[string]resource.Result{
 		"when it is made":                                  made,
 		"when it is put as it is read":                     s.put(sinkIDs+"hook", asJSON(t, made.Body)),
-		"when a tag is put":                                s.put(sinkIDs+"hook", `{"tags":{"a":"b"},"properties":{"kind":"webhook"}}`),
+		"when another property is put":                     s.put(sinkIDs+"hook", `{"properties":{"kind":"webhook","a":"b"}}`),
 		"when another address is claimed and another seal": s.put(sinkIDs+"hook", `{"properties":{"kind":"webhook","origin":"https://evil.example.com","sealedUri":"AAAA"}}`),
 	} {
 		got, kept := address(r)

@@ -1,5 +1,7 @@
 package kql
 
+import "slices"
+
 // accumulator sums up the rows of one group.
 type accumulator interface {
 	// add takes a row in and returns by how many bytes it has grown.
@@ -99,7 +101,8 @@ func (b *binder) aggregate(e *expr, s scope) aggregate {
 		for n := range aggregates {
 			names = append(names, n)
 		}
-		wrong(ErrSemantic, e.at, "summarize has no %s%s", clip(e.text), nearest(e.text, names))
+		slices.Sort(names)
+		wrong(ErrSemantic, e.at, "summarize has no %s%s", clip(e.text), instead(e.text, names))
 	}
 	if len(e.args) == 1 && e.args[0].kind == starExpr && e.text == "count" {
 		e = &expr{kind: e.kind, at: e.at, end: e.end, text: e.text}

@@ -89,6 +89,48 @@ func nearest(name string, names []string) string {
 	return fmt.Sprintf("; did you mean %s?", best)
 }
 
+// others are words of the language that are not taken here, and what answers
+// the same question.
+var others = map[string]string{
+	"join": joined, "lookup": joined,
+	"search": searched, "find": searched,
+	"render":     "the answer is a table: leave it out",
+	"mv-expand":  plainColumns,
+	"parse":      `to look into a text, write where COLUMN matches regex "…"`,
+	"sample":     "write take",
+	"top-nested": "write summarize count() by COLUMN | top 10 by count_",
+
+	"parse_json": plainColumns, "todynamic": plainColumns, "dynamic": plainColumns, "extractjson": plainColumns, "extract_json": plainColumns, "bag_keys": plainColumns,
+	"split": cutting, "extract": cutting, "indexof": cutting,
+	"trim": "write trim_space", "trim_start": "write trim_space", "trim_end": "write trim_space",
+	"format_datetime": timing, "datetime_part": timing, "datetime_diff": timing, "dayofweek": timing, "startofhour": timing, "startofweek": timing, "startofmonth": timing,
+	"ipv4_is_in_range": addressing, "ipv4_is_match": addressing, "ipv4_is_private": addressing, "ipv4_compare": addressing, "has_ipv4": addressing,
+
+	"make_list": "write make_set", "makelist": "write make_set", "makeset": "write make_set", "any": "write take_any",
+	"dcountif": "write dcount(COLUMN) behind a where", "sumif": "write sum(COLUMN) behind a where", "avgif": "write avg(COLUMN) behind a where",
+}
+
+const (
+	joined       = "write union T1, T2 | summarize … by CorrelationId: rows of one request have it in common"
+	searched     = `name a table, and write | where COLUMN has "text"`
+	plainColumns = "columns are plain texts, numbers and times: TABLE | getschema lists them"
+	cutting      = `write substring(TEXT, START, LENGTH), or where COLUMN matches regex "…"`
+	timing       = "write bin(TIME, 1h), startofday(TIME) or hourofday(TIME), and TIME - TIME for what lies between"
+	addressing   = `write CallerIpAddress startswith "10.", or matches regex "…"`
+)
+
+// instead says what to write in place of a word that is not known: the nearest
+// one, or what answers the same question, or else all that there are.
+func instead(word string, names []string) string {
+	if hint, ok := others[word]; ok {
+		return "; " + hint
+	}
+	if hint := nearest(word, names); hint != "" {
+		return hint
+	}
+	return "; there are " + strings.Join(names, ", ")
+}
+
 // distance is how many letters differ (Levenshtein).
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)

@@ -122,7 +122,7 @@ func (b *binder) call(e *expr, s scope) code {
 			names = append(names, n)
 		}
 		slices.Sort(names)
-		wrong(ErrSemantic, e.at, "there is no function %s%s", clip(e.text), nearest(e.text, names))
+		wrong(ErrSemantic, e.at, "there is no function %s%s", clip(e.text), instead(e.text, names))
 	}
 	arity(e, f.least, f.most)
 	args := make([]code, len(e.args))

@@ -141,6 +141,9 @@ func (p *parser) source() table {
 		t.union = p.union(t.at)
 	default:
 		t.name = p.name("a table").text
+		if t.name == "search" || t.name == "find" {
+			wrong(ErrSyntax, t.at, "there is no operator %s; %s", t.name, others[t.name])
+		}
 	}
 	return t
 }
@@ -192,9 +195,16 @@ var operators = []string{
 func (p *parser) oper() oper {
 	t := p.name("an operator")
 	o := oper{at: t.at, name: t.text}
-	if o.name == "project" && p.is("-") && p.tok.at == t.end {
-		p.advance()
-		o.name += "-" + p.name("away, keep or rename").text
+	if p.is("-") && p.tok.at == t.end {
+		ahead := p.lexer
+		switch {
+		case o.name == "project":
+			p.advance()
+			o.name += "-" + p.name("away, keep or rename").text
+		case ahead.next().kind == word: // as in mv-expand, of which there is none
+			p.advance()
+			o.name += "-" + p.tok.text
+		}
 	}
 	switch o.name {
 	case "where", "filter":
@@ -233,11 +243,7 @@ func (p *parser) oper() oper {
 	case "union":
 		o.union = p.union(o.at)
 	default:
-		hint := nearest(o.name, operators)
-		if hint == "" {
-			hint = "; there are " + strings.Join(operators, ", ")
-		}
-		wrong(ErrSyntax, o.at, "there is no operator %s%s", clip(o.name), hint)
+		wrong(ErrSyntax, o.at, "there is no operator %s%s", clip(o.name), instead(o.name, operators))
 	}
 	return o
 }

@@ -133,12 +133,14 @@ func TestAnAssertionBringsNoKey(t *testing.T) {
 			t.Errorf("an audience that stands last is overlooked: %s", body)
 		}
 	}
-	begun := time.Now()
+	quickest := time.Hour
 	for range 200 {
+		begun := time.Now()
 		s.assert(app.AppID, strings.Repeat(".", 8<<10))
+		quickest = min(quickest, time.Since(begun))
 	}
-	if each := time.Since(begun) / 200; each > 20*time.Millisecond {
-		t.Errorf("a request of dots takes %v", each)
+	if quickest > 20*time.Millisecond {
+		t.Errorf("a request of dots takes %v", quickest)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cove.example/cove/directory"
+	"cove.example/cove/link"
 	"cove.example/cove/token"
 )
 
@@ -60,7 +61,8 @@ func (s *Server) credentials(c *call, form url.Values) (any, error) {
 
 // signIn is a sign-in by secret.
 func (s *Server) signIn(c *call, g grant) (directory.SignIn, error) {
-	in, err := s.attempt(c, errClientGuesses, c.tenant, g.clientID, g.secret.Reveal(), func() (directory.SignIn, error) {
+	try := s.Guesses.Guess(link.From(c.ctx), realm(c.tenant), g.clientID, g.secret.Reveal())
+	in, err := s.attempt(c, errClientGuesses, try, func() (directory.SignIn, error) {
 		return s.Directory.SignIn(c.ctx, g.clientID, g.secret.Reveal())
 	})
 	switch {

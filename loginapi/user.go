@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"cove.example/cove/access"
 	"cove.example/cove/directory"
 	"cove.example/cove/link"
 	"cove.example/cove/token"
@@ -46,7 +47,8 @@ func (s *Server) person(c *call, form url.Values) (any, error) {
 
 // byPassword signs a person in.
 func (s *Server) byPassword(c *call, tenant, upn, password string) (directory.SignIn, error) {
-	in, err := s.attempt(c, errGuesses, tenant, upn, password, func() (directory.SignIn, error) {
+	g := s.Guesses.Chosen(link.From(c.ctx), realm(tenant), upn, password)
+	in, err := s.attempt(c, errGuesses, g, func() (directory.SignIn, error) {
 		in, err := s.Directory.SignInUser(c.ctx, upn, password)
 		if err == nil && in.Tenant != tenant {
 			err = directory.ErrSecret
@@ -62,11 +64,13 @@ func (s *Server) byPassword(c *call, tenant, upn, password string) (directory.Si
 	return in, err
 }
 
+// realm is where a name is somebody's, to whoever counts guesses.
+func realm(tenant string) string { return "login " + tenant }
+
 // attempt is one try of a password or secret, of somebody who has not failed
 // too often: at this name from this address, or at many names from it. tooMany
 // is what the others are told.
-func (s *Server) attempt(c *call, tooMany *refusal, tenant, name, password string, try func() (directory.SignIn, error)) (directory.SignIn, error) {
-	g := s.Guesses.Guess(link.From(c.ctx), "login "+tenant, name, password)
+func (s *Server) attempt(c *call, tooMany *refusal, g access.Guess, try func() (directory.SignIn, error)) (directory.SignIn, error) {
 	if wait := s.Guesses.Wait(g, s.now()); wait > 0 {
 		return directory.SignIn{}, tooMany.after(wait)
 	}

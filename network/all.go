@@ -1,10 +1,6 @@
 package network
 
-import (
-	"maps"
-	"net/netip"
-	"slices"
-)
+import "slices"
 
 // Endpoints are the addresses of private endpoints that a network (arm.ID.Key)
 // reaches, in order.
@@ -13,9 +9,5 @@ func (m *Map) Endpoints(network string) []*Endpoint {
 	if s == nil {
 		return nil
 	}
-	var out []*Endpoint
-	for _, a := range slices.SortedFunc(maps.Keys(s.endpoints), netip.Addr.Compare) {
-		out = append(out, s.endpoints[a])
-	}
-	return out
+	return slices.SortedFunc(s.endpoints(), func(a, b *Endpoint) int { return a.Address.Compare(b.Address) })
 }

@@ -37,7 +37,8 @@ func (c Config) joinable(vnet arm.ID) error {
 // reaches, nil where it reaches none of it. It takes as long as Endpoint.
 func (m *Map) Private(network, endpoint string) *Endpoint {
 	if s := (*m.table.Load())[network]; s != nil {
-		return s.private[endpoint]
+		e, _ := s.private.Get(endpoint)
+		return e
 	}
 	return nil
 }

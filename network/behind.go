@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 
@@ -9,8 +10,8 @@ import (
 
 // Behind is a member whose tunnel does not lead to all the private endpoints
 // that its network reaches: it got its configuration before the network was
-// joined with theirs, or before an address space was added. Nothing can be sent
-// to a machine that would change its routes.
+// joined with theirs, or before an address space was added, and has not asked
+// since. Nothing can be sent to a machine that would change its routes.
 type Behind struct {
 	*Member
 	Lacks []netip.Prefix // address spaces with private endpoints in them
@@ -24,14 +25,14 @@ func (m *Map) Behind(network string) (out []Behind) {
 	}
 	var used []netip.Prefix
 	for _, p := range s.wanted.Prefixes {
-		for at := range s.endpoints {
-			if p.Contains(at) {
+		for e := range s.endpoints() {
+			if p.Contains(e.Address) {
 				used = append(used, p)
 				break
 			}
 		}
 	}
-	for _, x := range s.members {
+	for x := range s.members() {
 		if x.Routes == nil {
 			continue // written by a version that did not keep them
 		}
@@ -44,6 +45,47 @@ func (m *Map) Behind(network string) (out []Behind) {
 	}
 	slices.SortFunc(out, func(a, b Behind) int { return a.Address.Compare(b.Address) })
 	return out
+}
+
+// Tell returns the address spaces that lead into a network for the member that
+// asks from an address in it, and keeps in store that it was told: of what it
+// never asked, it would be Behind. It fails with resource.ErrUnknown where the
+// address is no member's.
+func (m *Map) Tell(ctx context.Context, store resource.Store, network string, at netip.Addr) ([]netip.Prefix, error) {
+	s := (*m.table.Load())[network]
+	x := m.Member(network, at)
+	if s == nil || x == nil {
+		return nil, resource.ErrUnknown
+	}
+	spaces := s.wanted.Prefixes
+	if len(x.Routes) == len(spaces) && !slices.ContainsFunc(spaces, func(p netip.Prefix) bool { return !slices.Contains(x.Routes, p) }) {
+		return spaces, nil // as a rule: who asks often must not write often
+	}
+	asks, _ := s.wanted.Peers.Get(at)
+	err := store.Update(ctx, func(tx resource.Tx) error {
+		doc, err := tx.Get(ctx, x.ID)
+		if err != nil {
+			return err
+		}
+		if !HasKey(doc, asks) {
+			return resource.ErrUnknown // another machine is the member by now
+		}
+		setRoutes(doc.Body, spaces)
+		return tx.Put(ctx, &doc)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return spaces, nil
+}
+
+// setRoutes keeps the address spaces that a member is told of.
+func setRoutes(member resource.Object, spaces []netip.Prefix) {
+	routes := make([]any, len(spaces))
+	for i, p := range spaces {
+		routes[i] = p.String()
+	}
+	set(member, routes, "cove", "routes")
 }
 
 // routesOf are the address spaces that a member was last told of.

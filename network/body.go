@@ -2,7 +2,11 @@ package network
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+
+	"github.com/google/uuid"
 
 	"cove.example/cove/arm"
 	"cove.example/cove/fault"
@@ -69,6 +73,10 @@ func objectsAt(o resource.Object, path ...string) []resource.Object {
 	return out
 }
 
+// resourceGUID is the resource itself, whatever its name, as a GUID: some
+// clients read no other text there.
+func resourceGUID(doc resource.Doc) string { return uuid.NewSHA1(uuid.Nil, []byte(doc.UID)).String() }
+
 func ref(id arm.ID) resource.Object { return resource.Object{"id": id.String()} }
 
 // problems gathers what is wrong with a body.
@@ -76,6 +84,43 @@ type problems []fault.Field
 
 func (p *problems) add(path, format string, args ...any) {
 	*p = append(*p, fault.Field{Path: path, Message: fmt.Sprintf(format, args...)})
+}
+
+// unobeyed are properties by which a client asks for what this version has not,
+// with the words for it. To keep them would be to say that it is there: a route
+// through a firewall, an address on the internet.
+type unobeyed map[string]string
+
+// refuse names those of a body that ask for something.
+func (u unobeyed) refuse(p *problems, path string, props resource.Object) {
+	for _, key := range slices.Sorted(maps.Keys(u)) {
+		if asks(at(props, strings.Split(key, ".")...)) {
+			p.add(path+key, "%s not in this version", u[key])
+		}
+	}
+}
+
+// asks says whether a value asks for anything: clients write out what they leave
+// alone, too.
+func asks(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return false
+	case bool:
+		return v
+	case string:
+		return v != "" && !strings.EqualFold(v, "Disabled") && !strings.EqualFold(v, "None")
+	case []any:
+		return len(v) > 0
+	case resource.Object:
+		for _, inner := range v {
+			if asks(inner) {
+				return true
+			}
+		}
+		return false
+	}
+	return true
 }
 
 // checkName is Microsoft.Network's rule for names.

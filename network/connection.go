@@ -87,8 +87,27 @@ func (cfg Config) putConnection(ctx context.Context, tx resource.Tx, c *resource
 	if was := readState(c.Old.Body).Status; !mayBecome(was, want.Status) {
 		return fault.At(statePath+"status", ErrTransition.Detail("A private endpoint connection that is %s cannot become %s.", was, want.Status))
 	}
+	if want.Status == Approved {
+		if err := cfg.makePrivate(ctx, tx, c.New.ID.Parent()); err != nil {
+			return err
+		}
+	}
 	want.write(c.New.Body)
 	return cfg.mirror(ctx, tx, idAt(c.Old.Body, "properties", "privateEndpoint", "id"), c.Old.ID, want)
+}
+
+// makePrivate makes a registry one with a private endpoint, which it becomes by
+// an approval and never by somebody's asking.
+func (cfg Config) makePrivate(ctx context.Context, tx resource.Tx, id arm.ID) error {
+	reg, err := tx.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	changed, err := cfg.Registry.MakePrivate(&reg)
+	if err != nil || !changed {
+		return err
+	}
+	return tx.Put(ctx, &reg)
 }
 
 // deleteConnection leaves the endpoint where it is, dead: its owner sees why,

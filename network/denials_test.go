@@ -19,9 +19,9 @@ func TestDenialsAreSaidInBounds(t *testing.T) {
 		shift := time.Duration(0)
 		d := &denials{log: slog.New(slog.NewTextHandler(&out, nil)), now: func() time.Time { return time.Now().Add(shift) }, said: map[denier]*denied{}}
 		f := &Filter{
-			sides: map[netip.Addr]*side{netip.MustParseAddr("10.0.0.4"): {out: [][]rule{ordered("walls", []rule{{
+			sides: Table[netip.Addr, *side]{}.With(netip.MustParseAddr("10.0.0.4"), &side{out: [][]rule{ordered("walls", []rule{{
 				name: "no-registry", priority: 100, protocol: 6, from: places{any: true}, to: places{any: true}, toPort: []portRange{{443, 443}},
-			}})}}},
+			}})}}),
 			inside: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}, network: "office", denials: d,
 		}
 		lines := func() []string {

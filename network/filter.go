@@ -2,6 +2,7 @@ package network
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -19,10 +20,10 @@ type Flow struct {
 // leaves and where it arrives. What answers a flow is not asked about again. It
 // is never modified; nil lets everything pass.
 type Filter struct {
-	sides    map[netip.Addr]*side // by an interface's address; absent: no group
-	inside   []netip.Prefix       // what VirtualNetwork stands for
-	front    netip.Addr           // what AzureContainerRegistry stands for
-	platform map[netip.Addr]tag   // the network's own services
+	sides    Table[netip.Addr, *side] // by an interface's address; absent: no group
+	inside   []netip.Prefix           // what VirtualNetwork stands for
+	front    netip.Addr               // what AzureContainerRegistry stands for
+	platform map[netip.Addr]tag       // the network's own services
 
 	network string   // arm.ID.Key
 	denials *denials // is told of what Admit denies; nil tells nobody
@@ -98,14 +99,14 @@ func (f *Filter) denies(w *Flow) *rule {
 	if f == nil {
 		return nil
 	}
-	if s := f.sides[w.From]; s != nil {
+	if s, _ := f.sides.Get(w.From); s != nil {
 		for _, group := range s.out {
 			if r := f.decides(group, false, w); r != nil && !r.allow {
 				return r
 			}
 		}
 	}
-	if s := f.sides[w.To]; s != nil {
+	if s, _ := f.sides.Get(w.To); s != nil {
 		for _, group := range s.in {
 			if r := f.decides(group, true, w); r != nil && !r.allow {
 				return r
@@ -117,7 +118,7 @@ func (f *Filter) denies(w *Flow) *rule {
 
 // Watches reports whether any group has a say about what a sends or is sent.
 func (f *Filter) Watches(a netip.Addr) bool {
-	return f != nil && f.sides[a] != nil
+	return f != nil && f.sides.Has(a)
 }
 
 // decides is the first rule of a group that is about this flow; nil where none
@@ -144,10 +145,8 @@ func (f *Filter) within(p *places, a netip.Addr) bool {
 	if p.any {
 		return true
 	}
-	for _, pre := range p.prefixes {
-		if pre.Contains(a) {
-			return true
-		}
+	if within(p.prefixes, a) {
+		return true
 	}
 	for _, t := range p.tags {
 		if f.tagged(t, a) {
@@ -158,7 +157,7 @@ func (f *Filter) within(p *places, a netip.Addr) bool {
 }
 
 func (f *Filter) tagged(t tag, a netip.Addr) bool {
-	own := slices.ContainsFunc(f.inside, func(p netip.Prefix) bool { return p.Contains(a) })
+	own := within(f.inside, a)
 	switch t {
 	case tagNetwork:
 		return own
@@ -188,12 +187,17 @@ func inRanges(list []portRange, port uint16) bool {
 // Equal reports whether both let the same flows pass, as far as their rules
 // are the same ones.
 func (f *Filter) Equal(o *Filter) bool {
-	if f == nil || o == nil {
+	if f == nil || o == nil || f == o {
 		return f == o
 	}
-	a, b := *f, *o
-	a.denials, b.denials = nil, nil // who is told makes no difference
-	return reflect.DeepEqual(a, b)
+	for a := range Differences(f.sides, o.sides) {
+		x, _ := f.sides.Get(a)
+		y, _ := o.sides.Get(a)
+		if !reflect.DeepEqual(x, y) {
+			return false
+		}
+	}
+	return f.network == o.network && f.front == o.front && slices.Equal(f.inside, o.inside) && maps.Equal(f.platform, o.platform)
 }
 
 // defaultRules are the ones that every group ends with (source: Azure's

@@ -370,7 +370,7 @@ func deleteGroup(ctx context.Context, tx resource.Tx, doc resource.Doc, _ resour
 
 func showGroup(ctx context.Context, r resource.Reader, doc resource.Doc, body resource.Object) error {
 	set(body, "Succeeded", "properties", "provisioningState")
-	set(body, doc.UID, "properties", "resourceGuid")
+	set(body, resourceGUID(doc), "properties", "resourceGuid")
 	docs, err := r.List(ctx, resource.Query{Type: TypeRule, Under: doc.ID})
 	if err != nil {
 		return err

@@ -142,7 +142,21 @@ func reserve(ctx context.Context, tx resource.Tx, vnet, sub resource.Doc, name s
 	case err != nil:
 		return resource.Doc{}, err
 	}
+	switch taken, err := occupied(ctx, tx, nic.ID); {
+	case err != nil:
+		return resource.Doc{}, err
+	case taken:
+		return resource.Doc{}, ErrNameTaken.Detail("A network interface named '%s' exists, and a machine has it.", name)
+	}
 	return nic, tx.Delete(ctx, codeID(hash))
+}
+
+// occupied reports whether an interface has a machine. One that was put by hand
+// on an interface that a code is kept for may carry identities; whoever holds
+// the code would else be that machine.
+func occupied(ctx context.Context, r resource.Reader, nic arm.ID) (bool, error) {
+	members, err := r.List(ctx, resource.Query{Type: TypeMember, Under: nic, Limit: 1})
+	return len(members) > 0, err
 }
 
 // Joiner turns join codes into members. It needs no caller: the code is the
@@ -177,6 +191,9 @@ func (j Joiner) Redeem(ctx context.Context, secret, publicKey, resolver string) 
 		at, err := locate(ctx, tx, nic)
 		if err != nil {
 			return orCode(err)
+		}
+		if taken, err := occupied(ctx, tx, nic); err != nil || taken {
+			return errors.Join(err, ErrCode)
 		}
 		member := resource.Doc{
 			ID: arm.MustID(nic.String() + "/providers/" + TypeMember + "/" + textAt(doc.Body, "name")),
@@ -253,8 +270,8 @@ func (j Joiner) Expire(ctx context.Context, t task.Task) error {
 		if err != nil {
 			return err
 		}
-		members, err := tx.List(ctx, resource.Query{Type: TypeMember, Under: nic.ID, Limit: 1})
-		if err != nil || len(members) > 0 || nic.ETag != textAt(doc.Body, "nicETag") {
+		taken, err := occupied(ctx, tx, nic.ID)
+		if err != nil || taken || nic.ETag != textAt(doc.Body, "nicETag") {
 			return err
 		}
 		if err := deleteInterface(ctx, tx, nic, resource.Caller{}); err != nil {

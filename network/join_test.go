@@ -83,6 +83,29 @@ func TestJoinCodeRefusals(t *testing.T) {
 	})
 }
 
+// A machine that was put by hand on an interface that a code is kept for is
+// somebody's, with its identities perhaps: the code does not take it over, and
+// neither does another code for that name.
+func TestACodeTakesNoMachineOver(t *testing.T) {
+	each(t, func(w *world) {
+		w.vnet("10.0.0.0/16", "10.0.0.0/24")
+		for _, name := range []string{"laptop", "another"} {
+			code, key := w.joinCode("laptop"), newKey()
+			member := memberID("laptop", name)
+			w.put(member, memberBody(key, "vm"))
+			_, err := w.joiner().Redeem(w.Context(), code.Secret.Reveal(), newKey(), "")
+			w.refused(err, "JoinCodeInvalid")
+			_, err = w.act(stranger, subnetID, "joinCode", `{"name":"laptop"}`)
+			w.refused(err, "NetworkInterfaceExists")
+			if have := textAt(w.get(member), "properties", "publicKey"); have != key {
+				w.Errorf("the key of %s is %q", name, have)
+			}
+			w.delete(member)
+			w.delete(nicID("laptop"))
+		}
+	})
+}
+
 // Whoever has no good code learns nothing from the answer.
 func TestEveryBadCodeIsRefusedTheSame(t *testing.T) {
 	each(t, func(w *world) {

@@ -1,8 +1,6 @@
 package network
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -19,8 +17,9 @@ import (
 
 // Map is what the data path knows of all networks. It implements Lookup from
 // immutable snapshots, one for each network, which a resource.Mirror keeps as
-// the store has them; only the networks that a change concerns are made anew.
-// Lookups never wait.
+// the store has them. What a change of one interface costs, or of the member or
+// the private endpoint that has it, does not grow with how many there are; any
+// other change makes the networks that it concerns anew. Lookups never wait.
 type Map struct {
 	mirror *resource.Mirror
 	cfg    Config
@@ -43,28 +42,29 @@ func NewMap(store resource.Store, cfg Config, log *slog.Logger) *Map {
 	return m
 }
 
-// snapshot is one network as the data path sees it.
-type snapshot struct {
-	endpoints map[netip.Addr]*Endpoint
-	members   map[netip.Addr]*Member
-	private   map[string]*Endpoint // by arm.ID.Key of the private endpoint: its first address
-	wanted    Wanted
-}
-
 // Endpoint implements Lookup.
 func (m *Map) Endpoint(network string, local netip.Addr) *Endpoint {
-	if s := (*m.table.Load())[network]; s != nil {
-		return s.endpoints[local]
+	if x := m.slot(network, local); x != nil {
+		return x.endpoint
 	}
 	return nil
 }
 
 // Member implements Lookup.
 func (m *Map) Member(network string, remote netip.Addr) *Member {
-	if s := (*m.table.Load())[network]; s != nil {
-		return s.members[remote]
+	if x := m.slot(network, remote); x != nil {
+		return x.member
 	}
 	return nil
+}
+
+func (m *Map) slot(network string, a netip.Addr) *slot {
+	s := (*m.table.Load())[network]
+	if s == nil {
+		return nil
+	}
+	x, _ := s.slots.Get(a)
+	return x
 }
 
 // Wanted is an overlay network as it should be now. It reports false where
@@ -74,10 +74,7 @@ func (m *Map) Wanted(key string) (Wanted, bool) {
 	if s == nil {
 		return Wanted{}, false
 	}
-	w := s.wanted
-	w.Prefixes, w.Addresses, w.Peers = slices.Clone(w.Prefixes), slices.Clone(w.Addresses), slices.Clone(w.Peers)
-	w.Closed = slices.Clone(w.Closed)
-	return w, true
+	return s.wanted, true
 }
 
 // Networks are the keys of all networks, in order.
@@ -132,28 +129,29 @@ func (m *Map) read(ctx context.Context, r resource.Reader, ids map[string]arm.ID
 
 // install replaces the networks that changes concern.
 func (m *Map) install(changes []part, all bool) {
-	dirty := map[string]bool{}
+	dirty, touched := map[string]bool{}, map[string]*holding{}
 	if all {
-		m.parts = newParts()
+		m.parts, touched = newParts(), nil
 		for key := range *m.table.Load() {
 			dirty[key] = true
 		}
 	}
 	for _, p := range changes {
-		m.parts.set(p, dirty)
+		m.parts.set(p, dirty, touched)
 	}
 	m.parts.spread(dirty)
 	table := maps.Clone(*m.table.Load())
 	for key := range dirty {
 		if s := m.parts.build(key, m.cfg.frontEnd()); s != nil {
-			if f := m.parts.filter(key, s, m.cfg.frontEnd()); f != nil {
-				f.network, f.denials = key, m.denials
-				s.wanted.Filter = f
-			}
+			s.finish(table[key], m.denials)
 			table[key] = s
 		} else {
 			delete(table, key)
 		}
+	}
+	for key, s := range m.parts.edit(touched, dirty, table) {
+		s.finish(table[key], m.denials)
+		table[key], dirty[key] = s, true
 	}
 	m.table.Store(&table)
 	m.overlay.mark(dirty)
@@ -288,6 +286,8 @@ type parts struct {
 	machines index // interface → members
 	peersOf  index // network → its peerings, and those that lead to it
 	rulesOf  index // security group → rules
+
+	sides map[sided]*side // those that are in use, so that the same groups are one side
 }
 
 type index map[string]map[string]bool
@@ -321,12 +321,14 @@ func newParts() *parts {
 		index{},
 		index{},
 		index{},
+		map[sided]*side{},
 	}
 }
 
-// set takes in one part and adds to dirty the networks that it was or is
-// part of.
-func (p *parts) set(c part, dirty map[string]bool) {
+// set takes in one part. It adds to touched the interfaces whose holding it
+// changes, with what they held before, and to dirty the networks in which it
+// changes more than that.
+func (p *parts) set(c part, dirty map[string]bool, touched map[string]*holding) {
 	switch c.typ {
 	case strings.ToLower(TypeVirtualNetwork):
 		replace(p.vnets, c.key, c.vnet)
@@ -339,21 +341,20 @@ func (p *parts) set(c part, dirty map[string]bool) {
 		}
 		replace(p.subnets, c.key, c.subnet)
 	case strings.ToLower(TypeInterface):
+		p.touch(touched, c.key)
 		if old := p.nics[c.key]; old != nil {
 			p.nicsOf.remove(old.vnet, c.key)
 			p.nicsOfPE.remove(old.pe, c.key)
-			dirty[old.vnet] = true
 		}
 		replace(p.nics, c.key, c.nic)
 		if c.nic != nil {
 			p.nicsOf.add(c.nic.vnet, c.key)
 			p.nicsOfPE.add(c.nic.pe, c.key)
-			dirty[c.nic.vnet] = true
 		}
 	case strings.ToLower(TypeMember):
 		for _, m := range []*memberPart{p.members[c.key], c.member} {
-			if m != nil && p.nics[m.nic] != nil {
-				dirty[p.nics[m.nic].vnet] = true
+			if m != nil {
+				p.touch(touched, m.nic)
 			}
 		}
 		if old := p.members[c.key]; old != nil {
@@ -368,10 +369,10 @@ func (p *parts) set(c part, dirty map[string]bool) {
 	case strings.ToLower(TypeGroup), strings.ToLower(TypeRule):
 		p.setGroup(c, dirty)
 	case strings.ToLower(TypeEndpoint):
-		replace(p.pes, c.key, c.pe)
 		for nic := range p.nicsOfPE[c.key] {
-			dirty[p.nics[nic].vnet] = true
+			p.touch(touched, nic)
 		}
+		replace(p.pes, c.key, c.pe)
 	}
 }
 
@@ -380,82 +381,6 @@ func replace[T any](m map[string]*T, key string, v *T) {
 		delete(m, key)
 	} else {
 		m[key] = v
-	}
-}
-
-// build makes the snapshot of a network, nil where there is none.
-func (p *parts) build(key string, frontEnd netip.Addr) *snapshot {
-	vnet := p.vnets[key]
-	if vnet == nil {
-		return nil
-	}
-	s := &snapshot{
-		endpoints: map[netip.Addr]*Endpoint{},
-		members:   map[netip.Addr]*Member{},
-		private:   map[string]*Endpoint{},
-		wanted:    Wanted{Key: key, PrivateKey: vnet.key, Prefixes: vnet.prefixes, Addresses: []netip.Addr{Resolver, frontEnd}},
-	}
-	for _, peer := range p.peers(key) {
-		s.wanted.Prefixes = append(slices.Clone(s.wanted.Prefixes), p.vnets[peer].prefixes...)
-		for nicKey := range p.nicsOf[peer] {
-			if nic := p.nics[nicKey]; nic.pe != "" {
-				p.addEndpoint(s, nic)
-			}
-		}
-	}
-	for nicKey := range p.nicsOf[key] {
-		nic := p.nics[nicKey]
-		if nic.pe != "" {
-			p.addEndpoint(s, nic)
-			continue
-		}
-		for memberKey := range p.machines[nicKey] {
-			m, first := p.members[memberKey], nic.configs[0]
-			in := p.subnets[first.key]
-			s.members[first.address] = &Member{
-				ID: m.id, NIC: nic.id, Subnet: first.subnet, Address: first.address, Kind: m.kind,
-				SubnetKey: first.key, Service: in != nil && in.service, Served: slices.Contains(served, m.kind), Routes: m.routes,
-			}
-			s.wanted.Peers = append(s.wanted.Peers, Peer{m.pub, first.address})
-			if m.resolver.IsValid() && !slices.Contains(s.wanted.Resolvers, m.resolver) {
-				s.wanted.Resolvers = append(s.wanted.Resolvers, m.resolver)
-			}
-		}
-	}
-	for _, a := range s.wanted.Resolvers {
-		if !slices.Contains(s.wanted.Addresses, a) {
-			s.wanted.Addresses = append(s.wanted.Addresses, a)
-		}
-	}
-	slices.SortFunc(s.wanted.Addresses, netip.Addr.Compare)
-	slices.SortFunc(s.wanted.Resolvers, netip.Addr.Compare)
-	slices.SortFunc(s.wanted.Closed, netip.Addr.Compare)
-	slices.SortFunc(s.wanted.Peers, func(a, b Peer) int {
-		return cmp.Or(a.Address.Compare(b.Address), bytes.Compare(a.PublicKey[:], b.PublicKey[:]))
-	})
-	return s
-}
-
-// addEndpoint adds an endpoint's addresses whatever its state: a connection to
-// one that is not approved is refused in words, not with silence.
-func (p *parts) addEndpoint(s *snapshot, nic *nicPart) {
-	pe := p.pes[nic.pe]
-	if pe == nil {
-		return
-	}
-	for _, c := range nic.configs {
-		e := &Endpoint{
-			ID: pe.id, Connection: pe.connection, Registry: pe.registry, State: pe.state,
-			Member: c.member, Address: c.address, FQDNs: c.fqdns,
-		}
-		s.endpoints[c.address] = e
-		if s.private[nic.pe] == nil {
-			s.private[nic.pe] = e
-		}
-		s.wanted.Addresses = append(s.wanted.Addresses, c.address)
-		if pe.state != Approved {
-			s.wanted.Closed = append(s.wanted.Closed, c.address)
-		}
 	}
 }
 

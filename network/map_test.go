@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -24,11 +25,16 @@ import (
 )
 
 func compareTables(m, fresh *Map) string {
-	return cmp.Diff(*fresh.table.Load(), *m.table.Load(), cmp.AllowUnexported(snapshot{}),
+	return cmp.Diff(*fresh.table.Load(), *m.table.Load(), cmp.AllowUnexported(snapshot{}, slot{}, side{}, rule{}, places{}, portRange{}),
+		asMap[netip.Addr, *slot](), asMap[string, *Endpoint](), asMap[netip.Addr, int](), asMap[netip.Addr, *side](), asMap[netip.Addr, bool](), asMap[netip.Addr, [32]byte](),
 		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 		cmp.Comparer(func(a, b arm.ID) bool { return a == b }),
 		cmp.Comparer(func(a, b PrivateKey) bool { return a == b }))
+}
+
+func asMap[K, V comparable]() cmp.Option {
+	return cmp.Transformer("map", func(t Table[K, V]) map[K]V { return maps.Collect(t.All()) })
 }
 
 func (w *world) freshMap() *Map {
@@ -51,7 +57,7 @@ func TestMapEqualsARebuild(t *testing.T) {
 		w := newWorld(t, db)
 		follower := follow(w)
 		round, done := 0, map[string]int{}
-		rapid.Check(t, func(rt *rapid.T) {
+		check := func(rt *rapid.T) {
 			round++
 			g := fmt.Sprintf("%s%d", group, round)
 			w.put(g, `{"location":"local"}`)
@@ -61,15 +67,26 @@ func TestMapEqualsARebuild(t *testing.T) {
 			}
 			follower.until(w, func() bool { return compareTables(follower.m, w.m) == "" })
 			w.delete(g)
-		})
+		}
+		never := func() (list []string) {
+			for what, n := range done {
+				if n == 0 {
+					list = append(list, what)
+				}
+			}
+			return list
+		}
+		rapid.Check(t, check)
+		// What is rare may not have come; most often all has.
+		for more := 0; more < 5 && !t.Failed() && never() != nil; more++ {
+			rapid.Check(t, check)
+		}
 		if n := len(*w.m.table.Load()); n != 0 {
 			t.Errorf("%d networks are left in the map", n)
 		}
 		t.Log("succeeded:", done)
-		for what, n := range done {
-			if n == 0 {
-				t.Errorf("%s never succeeded: the test shows nothing of it", what)
-			}
+		if list := never(); list != nil {
+			t.Errorf("%v never succeeded: the test shows nothing of it", list)
 		}
 	})
 }
@@ -135,14 +152,21 @@ func play(w *world, rt *rapid.T, g string, done map[string]int) {
 			return put(nic(), nicBody(sub(), fmt.Sprintf("10.9.0.%d", 4+one("host", 6))))
 		}),
 		"member": doing("member", func() error {
-			return put(nic()+"/providers/Cove.Network/members/m", memberBody(keys[one("key", 3)], kinds[one("kind", len(kinds))]))
+			body := memberBody(keys[one("key", 3)], kinds[one("kind", len(kinds))])
+			if one("resolves", 2) == 0 {
+				body = strings.Replace(body, `"publicKey"`, fmt.Sprintf(`"resolver":"192.0.2.%d","publicKey"`, one("resolver", 2)), 1)
+			}
+			return put(nic()+"/providers/Cove.Network/members/m", body)
+		}),
+		"walled": doing("walled", func() error {
+			return put(nic(), strings.Replace(nicBody(sub(), ""), `"properties":{`, fmt.Sprintf(`"properties":{"networkSecurityGroup":{"id":%q},`, secured), 1))
 		}),
 		"endpoint": doing("endpoint", func() error {
 			return put(pe(), peBody([]string{automatic, manual}[one("list", 2)], sub(), reg))
 		}),
 		"connection": doing("connection", func() error { return put(conn(), setState([]string{Approved, Rejected}[one("state", 2)])) }),
 		"service": doing("service", func() error {
-			return put(sub(), fmt.Sprintf(`{"properties":{"addressPrefix":"10.%d.%d.0/28","serviceEndpoints":[{"service":"Microsoft.ContainerRegistry"}],"networkSecurityGroup":{"id":"%s"}}}`, 8+one("second", 2), one("third", 2), secured))
+			return put(sub(), fmt.Sprintf(`{"properties":{"addressPrefix":"10.%d.%d.0/28","serviceEndpoints":[{"service":"Microsoft.ContainerRegistry"}],"privateEndpointNetworkPolicies":%q,"networkSecurityGroup":{"id":"%s"}}}`, 8+one("second", 2), one("third", 2), []string{"Enabled", "Disabled"}[one("policies", 2)], secured))
 		}),
 		"group": doing("group", func() error {
 			return put(secured, `{"location":"local"}`)
@@ -183,13 +207,13 @@ func follow(w *world) *follower {
 // change.
 func (f *follower) until(w *world, cond func() bool) {
 	w.Helper()
-	late := time.After(10 * time.Second)
+	late := time.After(time.Minute)
 	for !cond() {
 		select {
 		case <-f.change:
 		case <-time.After(20 * time.Millisecond): // a change that is no matter of the overlay's
 		case <-late:
-			w.Fatal("the follower did not arrive in 10 s")
+			w.Fatal("the follower did not arrive in a minute")
 		}
 	}
 }
@@ -270,13 +294,13 @@ func TestOverlayFollowsEachChange(t *testing.T) {
 		w.put(memberID("vm", "m"), memberBody(pub, "vm"))
 		got, n := o.get(key)
 		want := []netip.Addr{netip.MustParseAddr("10.0.0.4"), netip.MustParseAddr("10.0.0.5"), DefaultFrontEnd, Resolver}
-		if !slices.Equal(got.Addresses, want) {
-			w.Errorf("addresses %v, want %v", got.Addresses, want)
+		if have := slices.SortedFunc(maps.Keys(maps.Collect(got.Addresses.All())), netip.Addr.Compare); !slices.Equal(have, want) {
+			w.Errorf("addresses %v, want %v", have, want)
 		}
 		raw, err := decodeKey(pub)
 		w.check(err)
-		if !slices.Equal(got.Peers, []Peer{{raw, netip.MustParseAddr("10.0.0.6")}}) {
-			w.Errorf("peers %v", got.Peers)
+		if have := maps.Collect(got.Peers.All()); !maps.Equal(have, map[netip.Addr][32]byte{netip.MustParseAddr("10.0.0.6"): raw}) {
+			w.Errorf("peers %v", have)
 		}
 		if !slices.Equal(got.Prefixes, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}) {
 			w.Errorf("prefixes %v", got.Prefixes)
@@ -290,7 +314,7 @@ func TestOverlayFollowsEachChange(t *testing.T) {
 		// before ends.
 		w.put(w.connection(peID("pe")), setState(Rejected))
 		now, _ := o.get(key)
-		if !slices.Equal(now.Closed, want[:2]) || !slices.Equal(now.Addresses, got.Addresses) || !slices.Equal(now.Peers, got.Peers) {
+		if closed := got.Addresses.With(want[0], false).With(want[1], false); !same(now.Addresses, closed) || !same(now.Peers, got.Peers) {
 			w.Errorf("rejected: %+v", now)
 		}
 		w.put(w.connection(peID("pe")), setState(Approved))
@@ -298,7 +322,7 @@ func TestOverlayFollowsEachChange(t *testing.T) {
 			w.Errorf("approved again: %+v", now)
 		}
 		w.delete(memberID("vm", "m"))
-		if now, _ := o.get(key); len(now.Peers) != 0 {
+		if now, _ := o.get(key); now.Peers.Len() != 0 {
 			w.Error("a deleted member has a tunnel still")
 		}
 		w.delete(peID("pe"))
@@ -323,7 +347,7 @@ func TestOverlayThatFailsIsTriedAgain(t *testing.T) {
 	if got, _ := o.get(arm.MustID(other).Key()); got.Key == "" {
 		t.Error("a network waited for another's failure")
 	}
-	late := time.After(10 * time.Second)
+	late := time.After(time.Minute)
 	for {
 		if got, _ := o.get(arm.MustID(vnetID).Key()); got.Key != "" {
 			break
@@ -402,7 +426,11 @@ func TestEndpointChangedRunsInTheTransaction(t *testing.T) {
 }
 
 // busy is a map of one network with 200 endpoints and 1,000 members.
-func busy(t testing.TB) (*Map, string) {
+func busy(testing.TB) (*Map, string) { return filled(200, 1200) }
+
+// filled is a map of one network with interfaces, the first of them private
+// endpoints', and the others members'.
+func filled(endpoints, all int) (*Map, string) {
 	key := arm.MustID(vnetID).Key()
 	m := &Map{parts: newParts()}
 	m.overlay.init()
@@ -410,17 +438,17 @@ func busy(t testing.TB) (*Map, string) {
 	subnet := arm.MustID(subnetID)
 	changes := []part{{key: key, typ: strings.ToLower(TypeVirtualNetwork), vnet: &vnetPart{}}}
 	next := netip.MustParseAddr("10.0.0.4")
-	for i := range 1200 {
+	for i := range all {
 		id := arm.MustID(nicID(fmt.Sprint("n", i)))
 		n := &nicPart{id: id, vnet: key, configs: []nicConfig{{subnet: subnet, address: next, member: GroupID}}}
 		next = next.Next()
-		if i < 200 {
+		if i < endpoints {
 			pe := arm.MustID(peID(fmt.Sprint("p", i)))
 			n.pe = pe.Key()
 			changes = append(changes, part{key: n.pe, typ: strings.ToLower(TypeEndpoint), pe: &pePart{id: pe, state: Approved}})
 		} else {
 			mem := id.Child("providers/"+TypeMember, "m")
-			changes = append(changes, part{key: mem.Key(), typ: strings.ToLower(TypeMember), member: &memberPart{id: mem, nic: id.Key()}})
+			changes = append(changes, part{key: mem.Key(), typ: strings.ToLower(TypeMember), member: &memberPart{id: mem, nic: id.Key(), pub: [32]byte{1, byte(i), byte(i >> 8)}}})
 		}
 		changes = append(changes, part{key: id.Key(), typ: strings.ToLower(TypeInterface), nic: n})
 	}
@@ -455,15 +483,89 @@ func BenchmarkLookup(b *testing.B) {
 	}
 }
 
-func BenchmarkInstallOneChange(b *testing.B) {
-	m, key := busy(b)
-	id := arm.MustID(nicID("n700"))
-	n := *m.parts.nics[id.Key()]
-	b.ReportAllocs()
-	for b.Loop() {
-		m.install([]part{{key: id.Key(), typ: strings.ToLower(TypeInterface), nic: &n}}, false)
+// comesAndGoes returns what takes an interface away among so many and adds it
+// again, up to the overlay's being told.
+func comesAndGoes(t testing.TB, size int) func() {
+	m, key := filled(size/50+1, size)
+	id := arm.MustID(nicID(fmt.Sprint("n", size-1)))
+	n, typ := m.parts.nics[id.Key()], strings.ToLower(TypeInterface)
+	overlay, applied := &tunnels{have: map[string]Wanted{}}, map[string]Wanted{}
+	return func() {
+		before := overlay.applied
+		for _, now := range []*nicPart{nil, n} {
+			m.install([]part{{key: id.Key(), typ: typ, nic: now}}, false)
+			if err := m.reconcile(key, overlay, applied); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if overlay.applied != before+2 {
+			t.Fatal("the overlay was not told")
+		}
 	}
-	if m.Networks()[0] != key {
-		b.Fatal("the network has gone")
+}
+
+// A change of one interface takes about as much among ten thousand as among ten.
+func TestOneChangeCostsTheSameAmongMany(t *testing.T) {
+	cost := func(size int) float64 { return testing.AllocsPerRun(100, comesAndGoes(t, size)) }
+	if few, many := cost(10), cost(10000); many > 2*few {
+		t.Errorf("%.0f allocations among ten, %.0f among ten thousand", few, many)
+	}
+}
+
+func BenchmarkOneChangeAmong(b *testing.B) {
+	for _, size := range []int{10, 1000, 10000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			change := comesAndGoes(b, size)
+			b.ReportAllocs()
+			for b.Loop() {
+				change()
+			}
+		})
+	}
+}
+
+// Changes of two transactions may be told of in the other order: the address of
+// an interface that went is another's by then, and stays it, with the groups
+// that have a say about it.
+func TestAnAddressThatMovedStaysWithItsNewHolder(t *testing.T) {
+	m, key := filled(0, 3)
+	walls := arm.MustID(group + "/providers/" + TypeGroup + "/walls").Key()
+	m.install([]part{{key: walls, typ: strings.ToLower(TypeGroup), group: &groupPart{"walls"}}}, false)
+	typ, at := strings.ToLower(TypeInterface), netip.MustParseAddr("10.0.0.5")
+	old, heir := arm.MustID(nicID("n1")), arm.MustID(nicID("heir"))
+	mem := heir.Child("providers/"+TypeMember, "m")
+	config := m.parts.nics[old.Key()].configs
+	m.install([]part{
+		{key: heir.Key(), typ: typ, nic: &nicPart{id: heir, vnet: key, group: walls, configs: config}},
+		{key: mem.Key(), typ: strings.ToLower(TypeMember), member: &memberPart{id: mem, nic: heir.Key(), pub: [32]byte{9}}},
+	}, false)
+	m.install([]part{{key: old.Key(), typ: typ}}, false)
+	w, _ := m.Wanted(key)
+	peer, _ := w.Peers.Get(at)
+	if x := m.Member(key, at); x == nil || !x.NIC.Equal(heir) || peer != [32]byte{9} || !w.Filter.Watches(at) {
+		t.Errorf("%s is %+v's, whose key is %x", at, x, peer)
+	}
+}
+
+// A resolver answers as long as one member asks there.
+func TestAResolverStaysWhileSomebodyAsksThere(t *testing.T) {
+	m, key := filled(0, 2)
+	at, typ := netip.MustParseAddr("192.0.2.1"), strings.ToLower(TypeMember)
+	ask := func(nic string, where netip.Addr) {
+		id := arm.MustID(nicID(nic)).Child("providers/"+TypeMember, "m")
+		mem := *m.parts.members[id.Key()]
+		mem.resolver = where
+		m.install([]part{{key: id.Key(), typ: typ, member: &mem}}, false)
+	}
+	for _, step := range []struct {
+		nic   string
+		where netip.Addr
+		want  bool
+	}{{"n0", at, true}, {"n1", at, true}, {"n0", netip.Addr{}, true}, {"n1", netip.Addr{}, false}} {
+		ask(step.nic, step.where)
+		w, _ := m.Wanted(key)
+		if w.Addresses.Has(at) != step.want || slices.Contains(w.Resolvers, at) != step.want {
+			t.Errorf("after %s asks at %v: %v", step.nic, step.where, w.Resolvers)
+		}
 	}
 }

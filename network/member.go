@@ -156,6 +156,15 @@ func (at place) spaces() []netip.Prefix {
 	return append(vnetPrefixes(&none, at.vnet.Body), at.peers...)
 }
 
+func within(list []netip.Prefix, a netip.Addr) bool {
+	for _, p := range list {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
 func (cfg Config) putMember(ctx context.Context, tx resource.Tx, old, doc *resource.Doc) error {
 	key, err := decodeKey(textAt(doc.Body, "properties", "publicKey"))
 	if err != nil {
@@ -172,21 +181,13 @@ func (cfg Config) putMember(ctx context.Context, tx resource.Tx, old, doc *resou
 		return err
 	}
 	// The answer holds the configuration: whoever writes the member has it anew.
-	var routes []any
-	for _, p := range at.spaces() {
-		routes = append(routes, p.String())
-	}
-	set(doc.Body, routes, "cove", "routes")
+	setRoutes(doc.Body, at.spaces())
 	if own := textAt(at.vnet.Body, "properties", "cove", "publicKey"); own == textAt(doc.Body, "properties", "publicKey") {
 		return ErrKeyTaken
 	}
-	if a := ownResolver(doc.Body); a.IsValid() {
-		var none problems
-		for _, p := range vnetPrefixes(&none, at.vnet.Body) {
-			if p.Contains(a) {
-				return fault.Problems([]fault.Field{{Path: "properties.resolver", Message: a.String() + " is one of the virtual network's own addresses, which its interfaces have"}})
-			}
-		}
+	// Security groups have no say about resolvers, so none may be anybody's.
+	if a := ownResolver(doc.Body); a == cfg.frontEnd() || within(at.spaces(), a) {
+		return fault.Problems([]fault.Field{{Path: "properties.resolver", Message: a.String() + " is an address of the virtual network, of one that is peered with it, or of the registries' public side"}})
 	}
 	others, err := tx.List(ctx, resource.Query{Type: TypeMember, Under: at.nic.ID})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 
@@ -117,6 +118,41 @@ func TestConcurrentMembersWithOneKey(t *testing.T) {
 		wg.Wait()
 		if made != 1 {
 			w.Errorf("%d members have the key, want 1", made)
+		}
+	})
+}
+
+// A member chooses where it asks for names, and by that takes nobody's address:
+// not one of its network's, of a network that is joined with it, or of the
+// registries' public side, about which security groups would then have no say.
+func TestAResolverIsNobodysAddress(t *testing.T) {
+	each(t, func(w *world) {
+		w.vnet("10.0.0.0/16", "10.0.0.0/24")
+		w.put(vnetAt("spoke"), `{"location":"local","properties":{"addressSpace":{"addressPrefixes":["10.1.0.0/16"]},"subnets":[{"name":"s","properties":{"addressPrefix":"10.1.0.0/24"}}]}}`)
+		w.registry()
+		w.pe("pe") // 10.0.0.4
+		w.peer("spoke", "dock")
+		w.peer("dock", "spoke")
+		w.put(nicID("vm"), nicBody(vnetAt("spoke")+"/subnets/s", ""))
+		asking := func(at string) string {
+			return strings.Replace(memberBody(newKey(), "vm"), `"publicKey"`, fmt.Sprintf(`"resolver":%q,"publicKey"`, at), 1)
+		}
+		for _, at := range []string{"10.1.0.9", "10.0.0.4", DefaultFrontEnd.String()} {
+			_, err := w.try(owner, memberID("vm", "m"), asking(at))
+			w.invalid(err, "properties.resolver")
+		}
+		// Later the network may grow over it; then it is a machine's.
+		w.put(memberID("vm", "m"), asking("192.0.2.9"))
+		key := arm.MustID(vnetAt("spoke")).Key()
+		if got, _ := w.m.Wanted(key); !got.Addresses.Has(netip.MustParseAddr("192.0.2.9")) || len(got.Resolvers) != 1 {
+			w.Errorf("the member's own resolver does not answer: %v", got.Resolvers)
+		}
+		w.put(vnetAt("spoke"), `{"location":"local","properties":{"addressSpace":{"addressPrefixes":["10.1.0.0/16","192.0.2.0/24"]},
+			"subnets":[{"name":"s","properties":{"addressPrefix":"10.1.0.0/24"}},{"name":"t","properties":{"addressPrefix":"192.0.2.0/24"}}]}}`)
+		w.put(nicID("new"), nicBody(vnetAt("spoke")+"/subnets/t", "192.0.2.9"))
+		w.put(memberID("new", "n"), memberBody(newKey(), "vm"))
+		if got, _ := w.m.Wanted(key); got.Addresses.Has(netip.MustParseAddr("192.0.2.9")) || !got.Peers.Has(netip.MustParseAddr("192.0.2.9")) || len(got.Resolvers) != 0 {
+			w.Errorf("one address is a member's and the resolver's: %v", got.Resolvers)
 		}
 	})
 }

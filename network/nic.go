@@ -28,6 +28,18 @@ func interfaceType(cfg Config) resource.Type {
 	}
 }
 
+var (
+	interfaceUnobeyed = unobeyed{
+		"enableIPForwarding": "IP forwarding is", "enableAcceleratedNetworking": "accelerated networking is", "disableTcpStateTracking": "a switch of TCP's states is",
+		"auxiliaryMode": "auxiliary modes are", "dnsSettings.dnsServers": "DNS servers of single interfaces are", "dnsSettings.internalDnsNameLabel": "names of interfaces are",
+	}
+	configUnobeyed = unobeyed{
+		"publicIPAddress": "public addresses are", "applicationSecurityGroups": "application security groups are", "gatewayLoadBalancer": "load balancers are",
+		"loadBalancerBackendAddressPools": "load balancers are", "loadBalancerInboundNatRules": "load balancers are",
+		"applicationGatewayBackendAddressPools": "application gateways are", "virtualNetworkTaps": "taps of networks are",
+	}
+)
+
 // maxConfigs is how many addresses one interface may have.
 const maxConfigs = 64
 
@@ -114,7 +126,11 @@ func findConfig(l []ipConfig, name string) (ipConfig, bool) {
 func checkInterface(c *resource.Change) []fault.Field {
 	var p problems
 	checkGroupRef(&p, "properties.", objectAt(c.New.Body, "properties"))
+	interfaceUnobeyed.refuse(&p, "properties.", objectAt(c.New.Body, "properties"))
 	list := ipConfigs(&p, c.New.Body)
+	for _, cfg := range list {
+		configUnobeyed.refuse(&p, cfg.at+"properties.", objectAt(cfg.body, "properties"))
+	}
 	for _, cfg := range list {
 		if !cfg.subnet.IsZero() && !list[0].subnet.IsZero() && !cfg.subnet.Parent().Equal(list[0].subnet.Parent()) {
 			p.add("properties.ipConfigurations", "all subnets of an interface lie in one virtual network")
@@ -263,7 +279,7 @@ func deleteInterface(ctx context.Context, tx resource.Tx, doc resource.Doc, _ re
 
 func showInterface(_ context.Context, _ resource.Reader, doc resource.Doc, body resource.Object) error {
 	set(body, "Succeeded", "properties", "provisioningState")
-	set(body, doc.UID, "properties", "resourceGuid")
+	set(body, resourceGUID(doc), "properties", "resourceGuid")
 	for n, o := range objectsAt(body, "properties", "ipConfigurations") {
 		o["id"] = ipConfig{name: textAt(o, "name")}.id(doc.ID).String()
 		o["type"] = TypeInterface + "/ipConfigurations"

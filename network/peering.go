@@ -192,7 +192,7 @@ func showPeering(ctx context.Context, r resource.Reader, doc resource.Doc, body 
 	set(body, "Succeeded", "properties", "provisioningState")
 	set(body, textAt(doc.Body, "cove", "state"), "properties", "peeringState")
 	set(body, "FullyInSync", "properties", "peeringSyncLevel")
-	set(body, doc.UID, "properties", "resourceGuid")
+	set(body, resourceGUID(doc), "properties", "resourceGuid")
 	there, err := r.Get(ctx, idAt(doc.Body, "properties", "remoteVirtualNetwork", "id"))
 	if errors.Is(err, resource.ErrUnknown) {
 		return nil

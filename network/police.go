@@ -1,8 +1,6 @@
 package network
 
 import (
-	"net/netip"
-	"slices"
 	"strings"
 
 	"cove.example/cove/resource"
@@ -49,6 +47,7 @@ func (p *parts) setGroup(c part, dirty map[string]bool) {
 			p.rulesOf.add(c.rule.group, c.key)
 		}
 	}
+	clear(p.sides)
 	// Groups change seldom, and there are as many subnets as there are.
 	for _, s := range p.subnets {
 		if s.group == key {
@@ -62,60 +61,39 @@ func (p *parts) setGroup(c part, dirty map[string]bool) {
 	}
 }
 
-// filter is what the security groups of a network say, nil where there are
-// none.
-func (p *parts) filter(key string, s *snapshot, frontEnd netip.Addr) *Filter {
-	sides := map[netip.Addr]*side{}
-	compiled := map[string][]rule{}
-	rulesOf := func(group string) []rule {
-		if r, ok := compiled[group]; ok {
-			return r
+// sided is what decides which groups have a say about an address.
+type sided struct {
+	nic, subnet string // keys of groups, "" for none
+	machine     bool   // it sends too
+}
+
+// sideOf is what has a say about one address of an interface, nil if nothing.
+func (p *parts) sideOf(nic *nicPart, c nicConfig) *side {
+	by := sided{nic: nic.group, machine: nic.pe == ""}
+	if in := p.subnets[c.key]; in != nil && (by.machine || in.policed) {
+		by.subnet = in.group
+	}
+	if made, ok := p.sides[by]; ok {
+		return made
+	}
+	var s *side
+	for _, group := range []string{by.nic, by.subnet} {
+		if p.groups[group] == nil {
+			continue
 		}
 		var list []rule
 		for k := range p.rulesOf[group] {
 			list = append(list, p.rules[k].rule)
 		}
-		compiled[group] = ordered(p.groups[group].name, list)
-		return compiled[group]
-	}
-	police := func(network string, endpointsOnly bool) {
-		for nicKey := range p.nicsOf[network] {
-			nic := p.nics[nicKey]
-			if endpointsOnly && nic.pe == "" {
-				continue
-			}
-			for _, c := range nic.configs {
-				in := p.subnets[c.key]
-				groups := []string{nic.group}
-				if in != nil && (nic.pe == "" || in.policed) {
-					groups = append(groups, in.group)
-				}
-				side := &side{}
-				for _, g := range groups {
-					if p.groups[g] == nil {
-						continue
-					}
-					side.in = append(side.in, rulesOf(g))
-					if nic.pe == "" {
-						side.out = append(side.out, rulesOf(g))
-					}
-				}
-				if len(side.in) > 0 {
-					sides[c.address] = side
-				}
-			}
+		list = ordered(p.groups[group].name, list)
+		if s == nil {
+			s = &side{}
+		}
+		s.in = append(s.in, list)
+		if by.machine {
+			s.out = append(s.out, list)
 		}
 	}
-	police(key, false)
-	for _, peer := range p.peers(key) {
-		police(peer, true)
-	}
-	if len(sides) == 0 {
-		return nil
-	}
-	platform := map[netip.Addr]tag{Resolver: tagDNS, Metadata: tagMetadata}
-	for _, a := range s.wanted.Resolvers {
-		platform[a] = tagDNS
-	}
-	return &Filter{sides: sides, inside: slices.Clone(s.wanted.Prefixes), front: frontEnd, platform: platform}
+	p.sides[by] = s
+	return s
 }

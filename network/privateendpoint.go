@@ -143,6 +143,7 @@ func checkEndpoint(c *resource.Change) []fault.Field {
 	p.reference("properties.subnet.id", textAt(c.New.Body, "properties", "subnet", "id"), TypeSubnet)
 	readAsked(&p, c.New.Body)
 	readStatic(&p, c.New.Body)
+	unobeyed{"applicationSecurityGroups": "application security groups are"}.refuse(&p, "properties.", objectAt(c.New.Body, "properties"))
 	if n := textAt(c.New.Body, "properties", "customNetworkInterfaceName"); n != "" {
 		if why := checkName(n); why != "" {
 			p.add("properties.customNetworkInterfaceName", "%s", why)
@@ -177,16 +178,11 @@ func (cfg Config) putEndpoint(ctx context.Context, tx resource.Tx, c *resource.C
 	if err != nil {
 		return fault.At(service, err)
 	}
-	changed, err := cfg.Registry.MakePrivate(&reg)
+	private, changed, err := cfg.private(reg)
 	if err != nil {
 		return fault.At(service, err)
 	}
-	if changed {
-		if err := tx.Put(ctx, &reg); err != nil {
-			return err
-		}
-	}
-	configs, err := plan(readStatic(&none, c.New.Body), members(reg), sub.id)
+	configs, err := plan(readStatic(&none, c.New.Body), members(private), sub.id)
 	if err != nil {
 		return fault.At("properties.ipConfigurations", err)
 	}
@@ -197,6 +193,14 @@ func (cfg Config) putEndpoint(ctx context.Context, tx resource.Tx, c *resource.C
 	st := state{Status: Pending, Description: ask.message, ActionsRequired: "None"}
 	if ask.list == automatic && c.Caller.May != nil && c.Caller.May(ActionApprove, reg.ID) {
 		st = state{Approved, "Auto-Approved", "None"}
+	} else {
+		changed = cfg.Registry.AskPrivate(&reg)
+		private = reg
+	}
+	if changed {
+		if err := tx.Put(ctx, &private); err != nil {
+			return err
+		}
 	}
 	conn, err := connect(ctx, tx, c.New.ID, reg.ID, st)
 	if err != nil {
@@ -221,6 +225,14 @@ func mayCross(ctx context.Context, r resource.Reader, pe, reg arm.ID) error {
 		err = resource.ErrNotRegistered.Detail("The subscription '%s' is not registered to use namespace '%s', which a private endpoint to a registry of another subscription needs. See https://aka.ms/rps-not-found for how to register subscriptions.", pe.Subscription(), namespace)
 	}
 	return err
+}
+
+// private is a registry as it is with a private endpoint, and whether that is
+// another than it is now.
+func (cfg Config) private(reg resource.Doc) (resource.Doc, bool, error) {
+	reg.Body = resource.Clone(reg.Body)
+	changed, err := cfg.Registry.MakePrivate(&reg)
+	return reg, changed, err
 }
 
 // target reads the registry that an endpoint is to lead to.
@@ -409,7 +421,7 @@ func deleteEndpoint(ctx context.Context, tx resource.Tx, doc resource.Doc, _ res
 
 func showEndpoint(ctx context.Context, r resource.Reader, doc resource.Doc, body resource.Object) error {
 	set(body, "Succeeded", "properties", "provisioningState")
-	set(body, doc.UID, "properties", "resourceGuid")
+	set(body, resourceGUID(doc), "properties", "resourceGuid")
 	for _, list := range []string{automatic, manual} {
 		for _, o := range objectsAt(body, "properties", list) {
 			o["id"] = doc.ID.String() + "/" + list + "/" + textAt(o, "name")

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"cove.example/cove/arm"
+	"cove.example/cove/registry"
 	"cove.example/cove/resource"
 )
 
@@ -373,5 +374,59 @@ func TestConcurrentEndpointsGetDifferentAddresses(t *testing.T) {
 		if len(seen) != 2*n {
 			w.Errorf("%d endpoints have the addresses %v", n, seen)
 		}
+	})
+}
+
+// Anybody can ask for a private endpoint to a registry, so asking changes
+// nothing about it: neither where its layers come from, nor its public names,
+// nor what rules it can have. Its owner sees the request, and an approval makes
+// it a registry with a private endpoint. row:3 row:42
+func TestAskingForAnEndpointChangesNothing(t *testing.T) {
+	each(t, func(w *world) {
+		w.vnet("10.0.0.0/16", "10.0.0.0/24")
+		w.put(subnetID, `{"properties":{"addressPrefix":"10.0.0.0/24","serviceEndpoints":[{"service":"Microsoft.ContainerRegistry"}]}}`)
+		w.registry()
+		w.put(peID("pe"), peBody(manual, subnetID, regID))
+		var stored resource.Doc
+		read := func() resource.Object {
+			w.check(w.raw.View(w.Context(), func(r resource.Reader) (err error) {
+				stored, err = r.Get(w.Context(), arm.MustID(regID))
+				return err
+			}))
+			return w.get(regID)
+		}
+		got := read()
+		if at(got, "properties", "dataEndpointEnabled") == true || len(listAt(got, "properties", "dataEndpointHostNames")) > 0 || registry.EverPrivate(stored) {
+			w.Errorf("a request made it a private registry: %s", text(got))
+		}
+		if n := len(listAt(got, "properties", "privateEndpointConnections")); n != 1 {
+			w.Errorf("its owner sees %d requests", n)
+		}
+		const rules = `{"location":"local","sku":{"name":"Premium"},"properties":{"networkRuleSet":{"defaultAction":"Allow","virtualNetworkRules":[%s]}}}`
+		if _, err := w.try(owner, regID, fmt.Sprintf(rules, fmt.Sprintf(`{"action":"Allow","id":%q}`, subnetID))); err != nil {
+			w.Errorf("a request keeps its owner from a rule: %v", err)
+		}
+		w.put(regID, fmt.Sprintf(rules, ""))
+		// What the endpoint needs once it is approved it has already.
+		records := func() (n int) {
+			w.check(w.raw.View(w.Context(), func(r resource.Reader) error {
+				list, err := EndpointRecords(w.Context(), r, arm.MustID(peID("pe")))
+				n = len(list)
+				return err
+			}))
+			return n
+		}
+		if n := records(); n != 2 {
+			w.Errorf("it has %d addresses", n)
+		}
+		w.put(w.connection(peID("pe")), setState(Approved))
+		got = read()
+		if at(got, "properties", "dataEndpointEnabled") != true || len(listAt(got, "properties", "dataEndpointHostNames")) != 1 || !registry.EverPrivate(stored) || records() != 2 {
+			w.Errorf("approved: %s", text(got))
+		}
+		_, err := w.try(owner, regID, fmt.Sprintf(rules, fmt.Sprintf(`{"action":"Allow","id":%q}`, subnetID)))
+		w.refused(err, "PrivateEndpointAndServiceEndpointConflict")
+		_, err = w.try(owner, regID, `{"location":"local","sku":{"name":"Premium"},"properties":{"dataEndpointEnabled":false}}`)
+		w.invalid(err, "properties.dataEndpointEnabled")
 	})
 }

@@ -131,6 +131,7 @@ func (m *Map) reconcile(key string, overlay Overlay, applied map[string]Wanted) 
 		return nil
 	}
 	if have, ok := applied[key]; ok && have.equal(w) {
+		applied[key] = w // of two that are equal, the one that the next shares more with
 		return nil
 	}
 	delete(applied, key) // what a failure leaves is unknown
@@ -142,8 +143,8 @@ func (m *Map) reconcile(key string, overlay Overlay, applied map[string]Wanted) 
 }
 
 func (w Wanted) equal(o Wanted) bool {
-	return w.Key == o.Key && w.PrivateKey == o.PrivateKey && slices.Equal(w.Prefixes, o.Prefixes) &&
-		slices.Equal(w.Addresses, o.Addresses) && slices.Equal(w.Resolvers, o.Resolvers) && slices.Equal(w.Closed, o.Closed) && w.Filter.Equal(o.Filter) && slices.Equal(w.Peers, o.Peers)
+	return w.Key == o.Key && w.PrivateKey == o.PrivateKey && slices.Equal(w.Prefixes, o.Prefixes) && slices.Equal(w.Resolvers, o.Resolvers) &&
+		same(w.Addresses, o.Addresses) && same(w.Peers, o.Peers) && w.Filter.Equal(o.Filter)
 }
 
 // await returns when there is something to do.

@@ -58,9 +58,13 @@ func (cfg Config) extend(ctx context.Context, tx resource.Tx, reg, conn, pe reso
 		return err
 	}
 	was := storedConfigs(nic.Body)
+	private, _, err := cfg.private(reg)
+	if err != nil {
+		return err
+	}
 	var now []planned
 	var added []member
-	for _, m := range members(reg) {
+	for _, m := range members(private) {
 		if i := slices.IndexFunc(was, func(c ipConfig) bool { return memberOf(c) == m.name }); i >= 0 {
 			now = append(now, planned{was[i], m})
 		} else {

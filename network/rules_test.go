@@ -412,7 +412,7 @@ func TestPeerings(t *testing.T) {
 		sees := func(network string) bool {
 			e := w.m.Endpoint(arm.MustID(vnetAt(network)).Key(), netip.MustParseAddr("10.0.0.4"))
 			wanted, _ := w.m.Wanted(arm.MustID(vnetAt(network)).Key())
-			if has := strings.Contains(fmt.Sprint(wanted.Addresses), "10.0.0.4"); has != (e != nil) {
+			if has := wanted.Addresses.Has(netip.MustParseAddr("10.0.0.4")); has != (e != nil) {
 				w.Errorf("%s: the overlay answers at it: %v, the data path knows it: %v", network, has, e != nil)
 			}
 			return e != nil
@@ -451,6 +451,25 @@ func TestPeerings(t *testing.T) {
 		w.put(memberID("own", "o"), memberBody(newKey(), "vm"))
 		if got := behind("spoke") + ";" + behind("dock") + ";" + behind("far"); got != "m[10.0.0.0/16];;" {
 			w.Errorf("without a route to private endpoints: %q", got)
+		}
+		// It may also ask, as the clients of our own do.
+		spoke, at := arm.MustID(vnetAt("spoke")).Key(), netip.MustParseAddr("10.1.0.4")
+		// One side that lets nobody in is no way, and no reason to write again.
+		w.put(vnetAt("far")+"/virtualNetworkPeerings/spoke", strings.Replace(peerBody("spoke"), `"allowVirtualNetworkAccess":true`, `"allowVirtualNetworkAccess":false`, 1))
+		var written [2]string
+		for i := range written {
+			told, err := w.m.Tell(w.Context(), w.store, spoke, at)
+			w.check(err)
+			written[i] = textAt(w.get(memberID("vm", "m")), "etag")
+			if fmt.Sprint(told) != "[10.1.0.0/16 10.0.0.0/16]" || behind("spoke") != "" {
+				w.Errorf("told of %v, it is still without a route: %q", told, behind("spoke"))
+			}
+		}
+		if written[0] == "" || written[0] != written[1] {
+			w.Error("who asks again is written again")
+		}
+		if _, err := w.m.Tell(w.Context(), w.store, spoke, at.Next()); !errors.Is(err, resource.ErrUnknown) {
+			w.Errorf("an address that is no member's is told: %v", err)
 		}
 		w.put(memberID("vm", "m"), memberBody(newKey(), "vm"))
 		if got := behind("spoke"); got != "" {
@@ -502,10 +521,10 @@ func TestPeerings(t *testing.T) {
 
 // A lookup costs the same among 200 endpoints as among one.
 func BenchmarkLookupAmong200Endpoints(b *testing.B) {
-	s := &snapshot{endpoints: map[netip.Addr]*Endpoint{}, members: map[netip.Addr]*Member{}}
+	s := &snapshot{}
 	a := netip.MustParseAddr("10.0.0.4")
 	for range 400 {
-		s.endpoints[a] = &Endpoint{State: Approved, Address: a}
+		s.slots = s.slots.With(a, &slot{endpoint: &Endpoint{State: Approved, Address: a}})
 		a = a.Next()
 	}
 	m := &Map{}
@@ -524,7 +543,7 @@ func BenchmarkFilter(b *testing.B) {
 	for i := range 200 {
 		rules = append(rules, rule{priority: 100 + i, protocol: 6, from: places{any: true}, to: places{prefixes: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.9.%d.0/24", i))}}})
 	}
-	f := &Filter{sides: map[netip.Addr]*side{netip.MustParseAddr("10.0.0.20"): {out: [][]rule{ordered("walls", rules)}}}, inside: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
+	f := &Filter{sides: Table[netip.Addr, *side]{}.With(netip.MustParseAddr("10.0.0.20"), &side{out: [][]rule{ordered("walls", rules)}}), inside: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}}
 	w := flow("tcp 10.0.0.20:4000 > 10.0.0.4:443")
 	b.ReportAllocs()
 	for b.Loop() {

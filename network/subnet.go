@@ -31,6 +31,12 @@ var subnetReadOnly = []string{
 	"properties.purpose", "properties.resourceNavigationLinks", "properties.serviceAssociationLinks",
 }
 
+var subnetUnobeyed = unobeyed{
+	"routeTable": "route tables are", "natGateway": "NAT gateways are", "serviceEndpointPolicies": "policies of service endpoints are",
+	"delegations": "delegations to services are", "ipAllocations": "IP allocations are", "ipamPoolPrefixAllocations": "IP allocations are",
+	"applicationGatewayIPConfigurations": "application gateways are", "sharingScope": "sharing of subnets is",
+}
+
 func checkSubnet(c *resource.Change) []fault.Field {
 	var p problems
 	checkSubnetBody(&p, "", c.New.ID.Name(), objectAt(c.New.Body, "properties"))
@@ -51,6 +57,7 @@ func checkSubnetBody(p *problems, prefix, name string, props resource.Object) {
 	}
 	word("privateEndpointNetworkPolicies", "Disabled", "Enabled", "NetworkSecurityGroupEnabled", "RouteTableEnabled")
 	word("privateLinkServiceNetworkPolicies", "Disabled", "Enabled")
+	subnetUnobeyed.refuse(p, prefix+"properties.", props)
 	checkServices(p, prefix, props)
 	checkGroupRef(p, prefix+"properties.", props)
 }

@@ -2,7 +2,10 @@ package network
 
 import (
 	"fmt"
+	"strings"
 	"testing"
+
+	"github.com/google/uuid"
 
 	"cove.example/cove/arm"
 )
@@ -157,6 +160,83 @@ func TestSubnetInUseStays(t *testing.T) {
 		if n := w.docs(); n != 3 {
 			w.Errorf("%d documents are left of the network", n-3)
 		}
+	})
+}
+
+// What a network cannot do is refused: kept and shown, it would be taken for
+// done. What asks for nothing is kept, since clients send that too.
+func TestWhatNetworksCannotDo(t *testing.T) {
+	each(t, func(w *world) {
+		w.vnet("10.0.0.0/16", "10.0.0.0/24")
+		w.registry()
+		const vnet = `{"location":"local","properties":{"addressSpace":{"addressPrefixes":["10.0.0.0/16"]},"subnets":[{"name":"pier","properties":{"addressPrefix":"10.0.0.0/24"%s}}]%s}}`
+		const subnet = `{"properties":{"addressPrefix":"10.0.0.0/24"%s}}`
+		nic := strings.TrimSuffix(nicBody(subnetID, ""), "}}") + "%s}}"
+		config := strings.Replace(nicBody(subnetID, ""), `"subnet"`, `%s"subnet"`, 1)
+		pe := strings.TrimSuffix(peBody(automatic, subnetID, regID), "}}") + "%s}}"
+		for _, c := range []struct{ id, body, asks, path, quiet string }{
+			{vnetID, vnet, `"enableDdosProtection":true`, "enableDdosProtection", `"enableDdosProtection":false`},
+			{vnetID, vnet, `"enableVmProtection":true`, "enableVmProtection", `"enableVmProtection":false`},
+			{vnetID, vnet, `"encryption":{"enabled":true}`, "encryption.enabled", `"encryption":{"enabled":false,"enforcement":"AllowUnencrypted"}`},
+			{vnetID, vnet, `"dhcpOptions":{"dnsServers":["10.0.0.9"]}`, "dhcpOptions.dnsServers", `"dhcpOptions":{"dnsServers":[]}`},
+			{vnetID, vnet, `"flowTimeoutInMinutes":10`, "flowTimeoutInMinutes", `"flowTimeoutInMinutes":null`},
+			{vnetID, vnet, `"bgpCommunities":{"virtualNetworkCommunity":"12076:20000"}`, "bgpCommunities", `"bgpCommunities":{"virtualNetworkCommunity":""},"ipAllocations":[]`},
+			{subnetID, subnet, `"routeTable":{"id":"x"}`, "routeTable", `"routeTable":null`},
+			{subnetID, subnet, `"natGateway":{"id":"x"}`, "natGateway", `"natGateway":null`},
+			{subnetID, subnet, `"delegations":[{"name":"0"}]`, "delegations", `"delegations":[]`},
+			{subnetID, subnet, `"serviceEndpointPolicies":[{"id":"x"}]`, "serviceEndpointPolicies", `"serviceEndpointPolicies":[]`},
+			{nicID("n"), nic, `"enableIPForwarding":true`, "enableIPForwarding", `"enableIPForwarding":false`},
+			{nicID("n"), nic, `"enableAcceleratedNetworking":true`, "enableAcceleratedNetworking", `"dnsSettings":{"dnsServers":[]}`},
+			{nicID("n"), nic, `"dnsSettings":{"dnsServers":["10.0.0.9"]}`, "dnsSettings.dnsServers", `"auxiliaryMode":"None"`},
+			{nicID("n"), config, `"publicIPAddress":{"id":"x"}`, "ipConfigurations[0].properties.publicIPAddress", `"loadBalancerBackendAddressPools":[]`},
+			{nicID("n"), config, `"applicationSecurityGroups":[{"id":"x"}]`, "ipConfigurations[0].properties.applicationSecurityGroups", `"applicationSecurityGroups":null`},
+			{peID("p"), pe, `"applicationSecurityGroups":[{"id":"x"}]`, "applicationSecurityGroups", `"applicationSecurityGroups":[]`},
+		} {
+			body := func(more string) string {
+				switch c.body {
+				case vnet:
+					return fmt.Sprintf(vnet, "", ","+more)
+				case config:
+					return fmt.Sprintf(config, more+",")
+				}
+				return fmt.Sprintf(c.body, ","+more)
+			}
+			_, err := w.try(owner, c.id, body(c.asks))
+			w.invalid(err, "properties."+c.path)
+			w.put(c.id, body(c.quiet))
+		}
+		_, err := w.try(owner, vnetID, fmt.Sprintf(vnet, `,"routeTable":{"id":"x"}`, ""))
+		w.invalid(err, "properties.subnets[0].properties.routeTable")
+	})
+}
+
+// Some clients read resourceGuid as a GUID and nothing else. It is the
+// resource's: another one under the same name has another.
+func TestResourceGUIDs(t *testing.T) {
+	each(t, func(w *world) {
+		w.vnet("10.0.0.0/16", "10.0.0.0/24")
+		w.registry()
+		w.pe("pe")
+		w.nic("vm", "")
+		seen := map[string]bool{}
+		look := func(id string) string {
+			g := textAt(w.get(id), "properties", "resourceGuid")
+			if _, err := uuid.Parse(g); err != nil || seen[g] {
+				w.Errorf("%s: the resourceGuid is %q, %v", id, g, err)
+			}
+			seen[g] = true
+			return g
+		}
+		look(vnetID)
+		look(peID("pe"))
+		first := look(nicID("vm"))
+		w.nic("vm", "")
+		if again := textAt(w.get(nicID("vm")), "properties", "resourceGuid"); again != first {
+			w.Errorf("%s became %s", first, again)
+		}
+		w.delete(nicID("vm"))
+		w.nic("vm", "")
+		look(nicID("vm"))
 	})
 }
 

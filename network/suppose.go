@@ -26,7 +26,7 @@ func (m *Map) Attached(vnet arm.ID) string {
 func (m *Map) Leading(network string, registry arm.ID) []*Endpoint {
 	var out []*Endpoint
 	if s := (*m.table.Load())[network]; s != nil {
-		for _, e := range s.private {
+		for _, e := range s.private.All() {
 			if e.Registry.Equal(registry) {
 				out = append(out, e)
 			}
@@ -55,7 +55,7 @@ func (m *Map) SupposedMember(ctx context.Context, r resource.Reader, subnet arm.
 	}
 	var first *Member
 	if s := (*m.table.Load())[subnet.Parent().Key()]; s != nil {
-		for _, x := range s.members {
+		for x := range s.members() {
 			if x.SubnetKey == subnet.Key() && x.Kind == kind && (first == nil || x.Address.Less(first.Address)) {
 				first = x
 			}

@@ -29,6 +29,13 @@ func virtualNetworkType(cfg Config) resource.Type {
 	}
 }
 
+var vnetUnobeyed = unobeyed{
+	"enableDdosProtection": "DDoS protection is", "ddosProtectionPlan": "DDoS protection is", "enableVmProtection": "VM protection is",
+	"encryption.enabled": "the encryption of virtual networks as a setting is", "bgpCommunities": "BGP communities are", "flowTimeoutInMinutes": "timeouts of flows are",
+	"dhcpOptions.dnsServers": "DNS servers that members are told of (set them on the machines; the network's own resolver is " + Resolver.String() + ") are",
+	"ipAllocations":          "IP allocations are", "privateEndpointVNetPolicies": "policies of private endpoints by network are",
+}
+
 // forbidden are ranges that no network may contain: Azure's list.
 var forbidden = []netip.Prefix{
 	netip.MustParsePrefix("224.0.0.0/4"),
@@ -49,6 +56,7 @@ func (cfg Config) checkVirtualNetwork(c *resource.Change) []fault.Field {
 			}
 		}
 	}
+	vnetUnobeyed.refuse(&p, "properties.", objectAt(c.New.Body, "properties"))
 	names := map[string]bool{}
 	for i, s := range objectsAt(c.New.Body, "properties", "subnets") {
 		at := fmt.Sprintf("properties.subnets[%d].", i)
@@ -153,7 +161,7 @@ func openKey(s Sealer, vnet resource.Doc) (PrivateKey, error) {
 
 func showVirtualNetwork(ctx context.Context, r resource.Reader, doc resource.Doc, body resource.Object) error {
 	set(body, "Succeeded", "properties", "provisioningState")
-	set(body, doc.UID, "properties", "resourceGuid")
+	set(body, resourceGUID(doc), "properties", "resourceGuid")
 	subnets, err := r.List(ctx, resource.Query{Type: TypeSubnet, Under: doc.ID})
 	if err != nil {
 		return err

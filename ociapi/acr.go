@@ -34,6 +34,9 @@ func routeACR(rest string) (Call, methods, error) {
 	if rest == "_catalog" {
 		return Call{}, acrCatalogMethods, nil
 	}
+	if strings.HasPrefix(rest, "_deleted/") { // az asks again and again unless it is told at once that this is not here
+		return Call{}, nil, oci.ErrUnsupported.Detail("soft delete is not in this version: what is deleted is not kept")
+	}
 	i := max(strings.LastIndexByte(rest, '/'), 0)
 	head, last := rest[:i], strings.TrimPrefix(rest[i:], "/")
 	if name, ok := strings.CutSuffix(rest, "/_tags"); ok {

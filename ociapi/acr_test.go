@@ -36,6 +36,7 @@ func TestParseACR(t *testing.T) {
 		{"GET", "/acr/v1/team/%2e%2e/app", NoCall, true},
 		{"GET", "/acr/v1/team%252Fapp", NoCall, true},
 		{"GET", "/acr/v1/_deleted/_catalog", NoCall, true},
+		{"POST", "/acr/v1/_deleted/team/app/_manifests/" + d, NoCall, true},
 		{"GET", "/acr/v1/team/app/_tags?orderby=size", NoCall, true},
 		{"GET", "/acr/v1/team/app/_tags?orderby=timeasc&last=v1", NoCall, true},
 		{"GET", "/acr/v1/team/app/_tags?last=..", NoCall, true},
@@ -70,6 +71,13 @@ func TestRegistryAPI(t *testing.T) {
 	if repo.ImageName != "team/app" || repo.ManifestCount != 2 || repo.TagCount != 2 || !sevenDigits.MatchString(repo.CreatedTime) ||
 		!repo.ChangeableAttributes["deleteEnabled"] || len(repo.ChangeableAttributes) != 4 {
 		t.Errorf("a repository: %+v", repo)
+	}
+
+	// az takes 405 for an answer, and asks three times more where it gets 400.
+	for _, deleted := range []string{"_catalog", "team/app/_manifests", "team%2Fapp/_tags"} {
+		if r := s.must(405, "GET", "/acr/v1/_deleted/"+deleted, ""); !strings.Contains(r.body, "soft delete") {
+			t.Errorf("what is deleted: %s", r.body)
+		}
 	}
 
 	type tags struct {

@@ -174,7 +174,7 @@ func TestRevocationEndsTransfers(t *testing.T) {
 				}
 				transfers["a download over "+proto+" by a link"] = s.slow(proto, hold).download(u.RequestURI(), u.Host, len(body))
 			}
-			until := time.After(10 * time.Second)
+			until := time.After(time.Minute) // 50 transfers of 40 MB at once
 			looks := func(n int) {
 				t.Helper()
 				for guard.least(len(transfers)) < n {

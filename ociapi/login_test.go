@@ -285,6 +285,14 @@ func TestScopeMapTokens(t *testing.T) {
 		r.want("after the change, the push", r.pushes("other", header("robot", passwords[0])), 202)
 		r.patch(r.id+"/tokens/robot", `{"properties":{"scopeMapId":"`+r.id+`/scopeMaps/_repositories_admin"}}`)
 		r.want("another map", r.pulls("team/app", bearer), 200)
+		// Published failure 14: the map gives all that, and the token is not for it.
+		r.want("what the token is for no more than", r.pulls("other", bearer), 401)
+		r.want("an action that the token is not for", r.pushes("team/app", bearer), 401)
+		r.want("the token as a password", r.pulls("other", header("00000000-0000-0000-0000-000000000000", raw)), 401)
+		more, _ := r.login("00000000-0000-0000-0000-000000000000", raw, append(scopes, "repository:*:pull,push")...)
+		if text := claimsOf(t, more); !strings.Contains(text, `"access":[{"type":"repository","name":"team/app","actions":["pull"]}]`) {
+			t.Errorf("the token buys %s", text)
+		}
 		r.want("another map and the catalog", r.lists(header("robot", passwords[0])), 401)
 
 		// The status.

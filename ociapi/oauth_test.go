@@ -245,6 +245,19 @@ func TestTokenEndpointRefusals(t *testing.T) {
 	}
 }
 
+// Of two credentials none is taken, a right one among them or not: something in
+// front of us may have judged by the other.
+func TestTwoCredentialsBuyNoToken(t *testing.T) {
+	s := newLoginSite(t)
+	right := "Authorization: " + header(s.client.AppID, s.secret) + "\r\n"
+	for _, two := range []string{right + right, right + "Authorization: Basic eDp5\r\n", "Authorization: Bearer x\r\n" + right} {
+		status, answer := s.raw("GET /oauth2/token?service=" + loginServer + "&scope=repository:team/app:pull HTTP/1.1\r\nHost: " + loginServer + "\r\n" + two + "Connection: close\r\n\r\n")
+		if status != 400 || !strings.Contains(answer, "more than one Authorization header") || strings.Contains(answer, "access_token") {
+			t.Errorf("%s", answer)
+		}
+	}
+}
+
 // The network's answer comes first here as everywhere, and byte for byte as
 // clients know it. row:86: attempts that were refused are recorded too.
 func TestTokenEndpointBehindTheNetwork(t *testing.T) {

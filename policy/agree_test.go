@@ -194,7 +194,7 @@ func TestLessNeverGrantsMore(t *testing.T) {
 					}
 				}
 			})
-			if lost < 50 {
+			if lost < 5 {
 				t.Errorf("it took something away %d times: that says nothing", lost)
 			}
 		})
@@ -222,7 +222,7 @@ func TestKeptRolesAgreeWithTheReference(t *testing.T) {
 		}
 		follow(outer, r)
 		allowed, refused := 0, 0
-		rapid.Check(outer, func(t *rapid.T) {
+		check := func(t *rapid.T) {
 			update := func(fn func(tx resource.Tx) error) {
 				if err := docs.Update(outer.Context(), fn); err != nil {
 					t.Fatal(err)
@@ -282,7 +282,11 @@ func TestKeptRolesAgreeWithTheReference(t *testing.T) {
 					}
 				}
 			}
-		})
+		}
+		rapid.Check(outer, check)
+		for more := 0; more < 10 && !outer.Failed() && min(allowed, refused) == 0; more++ { // most often neither is missing
+			rapid.Check(outer, check)
+		}
 		if min(allowed, refused) == 0 {
 			outer.Errorf("allowed %d times, refused %d times: that says nothing", allowed, refused)
 		}

@@ -33,6 +33,7 @@ var (
 	ErrNotAssigned   = fault.Coded(fault.NotFound, "RoleAssignmentNotFound", "the role assignment was not found")
 	ErrNoPrincipal   = fault.Coded(fault.Invalid, "PrincipalNotFound", "the principal does not exist in the directory")
 	ErrPrincipalType = fault.Coded(fault.Invalid, "UnmatchedPrincipalType", "the principal is of another type")
+	ErrLastAdmin     = fault.Coded(fault.Stale, "CannotDeleteLastRbacAdminAssignment", "Cannot delete the last RBAC admin assignment")
 )
 
 // TypeOf says what a principal is: User, Group or ServicePrincipal. Its error
@@ -50,6 +51,9 @@ func Assignments(typeOf TypeOf) resource.Type {
 		},
 		Put: putAssignment,
 		Delete: func(ctx context.Context, tx resource.Tx, doc resource.Doc, _ resource.Caller) error {
+			if err := keepsAdmin(ctx, tx, doc); err != nil {
+				return err
+			}
 			return unclaim(ctx, tx, &doc)
 		},
 		CheckName: func(name string) string {
@@ -109,6 +113,42 @@ func noSuchRole(id any) fault.Field {
 	text, _ := id.(string)
 	return fault.Field{Path: "properties.roleDefinitionId", Message: fmt.Sprintf("no role definition that can be assigned here has the id %q", clip(text))}
 }
+
+// actionAssign is what it takes to give out roles.
+const actionAssign = TypeAssignments + "/write"
+
+// administers reports whether an assignment lets somebody give out roles in all
+// of a subscription, for good: not under a condition, and not by a custom role,
+// which may say something else tomorrow.
+func administers(doc resource.Doc) bool {
+	a, err := FromDoc(doc)
+	return err == nil && strings.EqualFold(a.Scope.Type(), resource.TypeSubscription) && a.Condition == nil && a.Role != nil && a.Role.Allows(actionAssign)
+}
+
+// keepsAdmin refuses to take the last such assignment of a subscription away,
+// as Azure does: nobody could make another, and since whoever writes the
+// directory must be one of them everywhere, that would be over as well.
+func keepsAdmin(ctx context.Context, r resource.Reader, doc resource.Doc) error {
+	if !administers(doc) {
+		return nil
+	}
+	err := eachDoc(ctx, r, resource.Query{Type: TypeAssignments, Under: doc.ID.Parent()}, func(other resource.Doc) error {
+		if !other.ID.Equal(doc.ID) && administers(other) {
+			return errAnother
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errAnother):
+		return nil
+	case err != nil:
+		return err
+	}
+	return ErrLastAdmin
+}
+
+// errAnother ends a search that has found one.
+var errAnother = errors.New("policy: there is another")
 
 // prepareAssignment asks the directory who the principal is and gives the body
 // the spellings that it is compared by.

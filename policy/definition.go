@@ -30,8 +30,9 @@ const (
 	maxAssignables = 200
 )
 
-// actionText is what an action or a pattern of actions looks like.
-var actionText = regexp.MustCompile(`^(\*|[A-Za-z0-9.*_-]+)(/[A-Za-z0-9.*_-]+)*$`)
+// actionText is what an action or a pattern of actions looks like: one word says
+// of no provider what may be done there, and would never give anything.
+var actionText = regexp.MustCompile(`^(\*|[A-Za-z0-9.*_-]+(/[A-Za-z0-9.*_-]+)+)$`)
 
 // RoleID is the id of a custom role's document. It lies in no subscription: the
 // role is one, by its GUID, in each of those where it can be assigned, which its

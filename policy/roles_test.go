@@ -210,6 +210,72 @@ func TestAssigningAsksTheDirectory(t *testing.T) {
 	}
 }
 
+// A subscription keeps somebody who may give out roles in it: with the last of
+// them gone nobody could make another. One who may so for a group only, one whose
+// assignment counts under a condition, and a custom role, which can change, are
+// none of them.
+func TestTheLastAdministratorOfASubscriptionStays(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		docs := store.NewResources(db)
+		typ := policy.Assignments(func(context.Context, string) (string, error) { return "ServicePrincipal", nil })
+		service, err := resource.New(resource.Config{Store: docs, Locations: []string{"local"}, Types: []resource.Type{typ}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := service.Begin(t.Context(), resource.First{Tenant: laptop, Subscription: everyone.Name()}); err != nil {
+			t.Fatal(err)
+		}
+		const userAccess, rbac = "18d7d88d-d35e-4fb5-a5c3-7773c20a72d9", "f58310d9-a9f6-439a-9e8d-f62e7b41a168"
+		made := map[string]arm.ID{}
+		give := func(name, role string, scope arm.ID, properties resource.Object) {
+			t.Helper()
+			made[name] = arm.MustID(fmt.Sprintf("%s/providers/%s/00000000-0000-4000-8000-0000000000%02d", scope, policy.TypeAssignments, len(made)))
+			body := resource.Object{"principalId": laptop, "roleDefinitionId": "/x/" + role}
+			for k, v := range properties {
+				body[k] = v
+			}
+			err := docs.Update(t.Context(), func(tx resource.Tx) error {
+				return tx.Put(t.Context(), &resource.Doc{ID: made[name], Body: resource.Object{"properties": body}})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		take := func(name string) error {
+			_, err := service.Delete(t.Context(), resource.Caller{}, made[name], resource.Condition{})
+			return err
+		}
+		group := arm.MustID(everyone.String() + "/resourceGroups/ops")
+		give("owner", policy.RoleOwner, everyone, nil)
+		give("second owner", policy.RoleOwner, everyone, resource.Object{"principalId": ci})
+		give("reader", policy.RoleReader, everyone, nil)
+		give("contributor", policy.RoleContributor, everyone, nil)
+		give("owner of a group", policy.RoleOwner, group, nil)
+		give("conditional", policy.RoleOwner, everyone, resource.Object{"condition": "(@Environment[isPrivateLink] BoolEquals true)"})
+		give("custom", "99999999-9999-4999-8999-999999999999", everyone, nil)
+		if err := take("second owner"); err != nil {
+			t.Fatalf("one of two: %v", err)
+		}
+		err = take("owner")
+		if _, public := fault.Of(err); !errors.Is(err, policy.ErrLastAdmin) || !fault.Is(err, fault.Stale) || !strings.Contains(public, "Cannot delete the last RBAC admin assignment") {
+			t.Errorf("the last: %v", err)
+		}
+		for _, name := range []string{"reader", "contributor", "owner of a group", "conditional", "custom"} {
+			if err := take(name); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		give("user access", userAccess, everyone, nil)
+		if err := take("owner"); err != nil {
+			t.Errorf("with somebody left who may make another: %v", err)
+		}
+		give("rbac", rbac, everyone, nil)
+		if err := errors.Join(take("user access"), take("rbac")); !errors.Is(err, policy.ErrLastAdmin) || strings.Count(err.Error(), "RBAC admin") != 1 {
+			t.Errorf("the last two, one after the other: %v", err)
+		}
+	})
+}
+
 func TestGrantingTwiceIsGrantingOnce(t *testing.T) {
 	docs := store.NewResources(storetest.Open(t, storetest.SQLite(t)))
 	r := policy.NewRoles(docs)
@@ -354,6 +420,96 @@ func TestRolesObeyCustomRoles(t *testing.T) {
 			if when == "from the store" {
 				follow(t, r)
 			}
+		}
+	})
+}
+
+// A custom role takes a condition where it gives access to single repositories,
+// and no other.
+func TestConditionsOfCustomRoles(t *testing.T) {
+	docs := store.NewResources(storetest.Open(t, storetest.SQLite(t)))
+	typ := policy.Assignments(func(context.Context, string) (string, error) { return "ServicePrincipal", nil })
+	service, err := resource.New(resource.Config{Store: docs, Locations: []string{"local"}, Types: []resource.Type{typ, policy.Definitions()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := service.Begin(t.Context(), resource.First{Tenant: laptop, Subscription: everyone.Name()}); err != nil {
+		t.Fatal(err)
+	}
+	owner := resource.Caller{ObjectID: "owner", Tenant: laptop, May: func(string, arm.ID) bool { return true }}
+	for i, c := range []struct{ list, action, says string }{
+		{"actions", "Microsoft.ContainerRegistry/registries/*", "has no data action on repositories"},
+		{"dataActions", policy.DataCatalogRead, "ABAC unsupported"},
+		{"dataActions", "Microsoft.ContainerRegistry/registries/repositories/*/read", ""},
+	} {
+		name := fmt.Sprintf("99999999-9999-4999-8999-99999999999%d", i)
+		id, err := policy.RoleID(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = service.Put(t.Context(), owner, id, resource.Object{"properties": resource.Object{
+			"roleName": name, "assignableScopes": []any{everyone.String()}, "permissions": []any{resource.Object{c.list: []any{c.action}}},
+		}}, resource.Condition{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := arm.MustID(everyone.String() + "/providers/" + policy.TypeAssignments + "/" + name)
+		_, err = service.Put(t.Context(), owner, at, resource.Object{"properties": resource.Object{
+			"principalId": ci, "roleDefinitionId": policy.DefinitionID(everyone.Name(), name), "condition": "(" + repo + " StringEquals 'team/api')",
+		}}, resource.Condition{})
+		if c.says == "" && err != nil || c.says != "" && (!fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), c.says)) {
+			t.Errorf("%s %s: %v", c.list, c.action, err)
+		}
+	}
+}
+
+// Who may define roles in one place takes none over, and takes none away, that is
+// good in another as well: not by leaving the other place out either.
+func TestARoleOfTwoPlacesNeedsTheRightInBoth(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		docs := store.NewResources(db)
+		service, err := resource.New(resource.Config{Store: docs, Locations: []string{"local"}, Types: []resource.Type{policy.Definitions()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := service.Begin(t.Context(), resource.First{Tenant: laptop, Subscription: everyone.Name()}); err != nil {
+			t.Fatal(err)
+		}
+		here, there := arm.MustID(everyone.String()+"/resourceGroups/here"), arm.MustID(everyone.String()+"/resourceGroups/there")
+		err = docs.Update(t.Context(), func(tx resource.Tx) error {
+			return errors.Join(tx.Put(t.Context(), &resource.Doc{ID: here, Body: resource.Object{}}), tx.Put(t.Context(), &resource.Doc{ID: there, Body: resource.Object{}}))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		both := resource.Caller{ObjectID: "both", Tenant: laptop, May: func(string, arm.ID) bool { return true }}
+		one := resource.Caller{ObjectID: "one", Tenant: laptop, May: func(_ string, at arm.ID) bool { return at.Equal(here) }}
+		id, err := policy.RoleID("99999999-9999-4999-8999-999999999999")
+		if err != nil {
+			t.Fatal(err)
+		}
+		put := func(by resource.Caller, action string, scopes ...any) error {
+			_, err := service.Put(t.Context(), by, id, resource.Object{"properties": resource.Object{
+				"roleName": "two places", "assignableScopes": scopes, "permissions": []any{resource.Object{"actions": []any{action}}},
+			}}, resource.Condition{})
+			return err
+		}
+		if err := put(both, "*/read", here.String(), there.String()); err != nil {
+			t.Fatal(err)
+		}
+		for _, scopes := range [][]any{{here.String()}, {here.String(), there.String()}, {there.String()}} {
+			if err := put(one, "*", scopes...); !fault.Is(err, fault.Denied) {
+				t.Errorf("to %v: %v", scopes, err)
+			}
+		}
+		if _, err := service.Delete(t.Context(), one, id, resource.Condition{}); !fault.Is(err, fault.Denied) {
+			t.Errorf("deleting it: %v", err)
+		}
+		if err := put(both, "*", here.String()); err != nil {
+			t.Error(err)
+		}
+		if err := put(one, "*/read", here.String()); err != nil {
+			t.Errorf("a role of the one place: %v", err)
 		}
 	})
 }

@@ -15,6 +15,8 @@ const (
 	RulesAndEndpoint Code = "COVE-DRIFT-009"
 	EndpointRejected Code = "COVE-DRIFT-010"
 
+	DiskFills Code = "COVE-DRIFT-011"
+
 	AttachedNothing Code = "COVE-DRIFT-021"
 	AddressUnserved Code = "COVE-DRIFT-022"
 	LinkNowhere     Code = "COVE-DRIFT-023"
@@ -28,7 +30,7 @@ var Drift = []Meaning{
 	{
 		StaleLink, "a private zone hides a registry from a network",
 		"A private zone is linked to a network, and holds no record for a registry that has, or once had, a private endpoint. In that network the registry's name does not exist: a linked zone has the last word.",
-		"Give the network a private endpoint and the zone its records, or remove the zone's link to the network.",
+		"Give the network a private endpoint and the zone its records; or remove the zone's link to the network, where no private endpoint of another registry needs it.",
 	},
 	{
 		WaitsForOwner, "a private endpoint waits for approval",
@@ -42,8 +44,8 @@ var Drift = []Meaning{
 	},
 	{
 		RuleIdle, "a network rule can match nothing",
-		"An address rule names private addresses, which never arrive at the public door, or lies within another rule; or a rule names a subnet that has no service endpoint.",
-		"Remove the rule, or give the subnet its service endpoint. Callers with private addresses need a private endpoint or a service endpoint.",
+		"An address rule names addresses inside a virtual network, with which nobody comes to the public door, or lies within another rule; or a rule names a subnet that has no service endpoint.",
+		"Remove the rule, or give the subnet its service endpoint. Members of a virtual network need a private endpoint or a service endpoint.",
 	},
 	{
 		RulesIdle, "network rules without effect",
@@ -76,6 +78,11 @@ var Drift = []Meaning{
 		"Remove the subnet rules.",
 	},
 	{
+		DiskFills, "the server's disk is full or nearly",
+		"The disk with the server's data folder has little space left. When it is full, pushes and changes are refused, and events wait in memory; pulls go on.",
+		"Free space on it or make it larger; the server goes on by itself. Deleting images frees theirs when collection has run, and uploads that broke off keep their bytes for 7 days.",
+	},
+	{
 		AttachedNothing, "an attached network does not exist",
 		"The server's configuration attaches a virtual network that does not exist. It may not have been made yet, or its resource id is misspelt.",
 		"Make the network, or correct the resource id and start the server again.",
@@ -97,7 +104,7 @@ var Drift = []Meaning{
 	},
 	{
 		MembersBehind, "members have no route to private endpoints",
-		"Machines joined the network before it was peered with another one that has private endpoints, or before its own address space grew. Nobody can change a machine's routes from here: what they send there does not enter the tunnel.",
-		"On each machine end the tunnel and join again: cove join VNET/SUBNET --name NAME --replace.",
+		"Machines joined the network before it was peered with another one that has private endpoints, or before its own address space grew, and have not asked since, as cove join does while it runs. Nobody can change a machine's routes from here: what they send there does not enter the tunnel.",
+		"On each machine ask dig +short TXT _routes.resolver.arpa @168.63.129.16 and write the answer into AllowedIPs; or end the tunnel and join again: cove join VNET/SUBNET --name NAME --replace.",
 	},
 }

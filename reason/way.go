@@ -13,12 +13,16 @@ const (
 	DataNamePublic   Code = "COVE-DNS-007"
 	ResolversDiffer  Code = "COVE-DNS-008"
 	ResolversSplit   Code = "COVE-DNS-009"
+	ResolverFails    Code = "COVE-DNS-010"
 	PathSilent       Code = "COVE-PATH-001"
 	PathRefused      Code = "COVE-PATH-002"
 	PathCut          Code = "COVE-PATH-003"
 	NoRoute          Code = "COVE-PATH-004"
 	GroupDenies      Code = "COVE-PATH-005"
 	AddressOpen      Code = "COVE-PATH-006"
+	PathStalls       Code = "COVE-PATH-007"
+	MetadataAway     Code = "COVE-PATH-008"
+	MachineNobody    Code = "COVE-AUTH-035"
 	ProxyAway        Code = "COVE-PROXY-001"
 	ProxyRefuses     Code = "COVE-PROXY-002"
 	ProxyCuts        Code = "COVE-PROXY-003"
@@ -45,10 +49,17 @@ const (
 	DataBlocked      Code = "COVE-DATA-001"
 	Throttled        Code = "COVE-RATE-001"
 	ServerFails      Code = "COVE-SRV-001"
+	DatabaseAway     Code = "COVE-SRV-002"
+	ServerFull       Code = "COVE-SRV-003"
+	NotServedName    Code = "COVE-SRV-004"
 	ClientOld        Code = "COVE-CLIENT-001"
 	EngineAway       Code = "COVE-CLIENT-002"
 	EngineProxy      Code = "COVE-CLIENT-003"
 	HelperBroken     Code = "COVE-CLIENT-004"
+	EngineFull       Code = "COVE-CLIENT-005"
+	WaitsToRetry     Code = "COVE-CLIENT-006"
+	ManagerRefuses   Code = "COVE-ARM-001"
+	ManagerHasNone   Code = "COVE-ARM-002"
 	CredentialEnds   Code = "COVE-CRED-001"
 )
 
@@ -75,6 +86,11 @@ var Way = []Meaning{
 		"See that UDP and TCP port 53 to the resolver are let through and that it is running.",
 	},
 	{
+		ResolverFails, "the resolver does not resolve the name",
+		"The resolver answers, and neither with addresses nor that there are none: it refuses such questions (REFUSED), or it could not ask further (SERVFAIL). Clients say \"server misbehaving\".",
+		"Compare the name with the login server first. If it is right, let this machine's resolver forward the registry suffix to cove's, and see that it can reach it; DNSSEC validation fails for names that are not public.",
+	},
+	{
 		NameEmpty, "the name has no IPv4 address",
 		"The name exists and has no IPv4 address.",
 		"Look at the record set: it may be empty, or of another type.",
@@ -82,7 +98,7 @@ var Way = []Meaning{
 	{
 		PrivateNoRecord, "the private zone has no record for the name",
 		"The name leads into a private zone that is linked to this network, and the zone holds no record for it. A linked zone has the last word: the public address is not tried.",
-		"Add the record, or have the private endpoint's zone group keep it. If the private endpoint was deleted, remove the zone's link to this network.",
+		"Add the record, or have the private endpoint's zone group keep it. If the private endpoint was deleted, make it again, or remove the zone's link to this network where no other registry's private endpoint needs it.",
 	},
 	{
 		DataNamePublic, "the data endpoint's name leads to the public address",
@@ -123,6 +139,21 @@ var Way = []Meaning{
 		GroupDenies, "a security group denies it",
 		"A network security group on the caller's subnet or interface, or on the private endpoint's, denies the connection. Packets are dropped: the caller sees no answer.",
 		"Look at the group's rules in their order of priority, and allow TCP port 443 to the private endpoint's addresses.",
+	},
+	{
+		PathStalls, "the connection opens and goes no further",
+		"The connection was opened, and what was sent after that got no answer. Either packets of full size are lost on the way, as in tunnels whose MTU is smaller than this machine believes, or a firewall lets the beginning through and drops the rest.",
+		"Small packets tell the two apart: cove check-health tries them where TLS gets no answer, and prints the MTU that gets through. Where no size does, look at firewalls on the way that read TLS, and at what listens at the address.",
+	},
+	{
+		MetadataAway, "the metadata service cannot be reached",
+		"A machine gets its managed identity's tokens from 169.254.169.254, and this one does not reach that address: it has joined no network with --metadata, or a proxy stands in the way.",
+		"Join with --metadata (cove join VNET/SUBNET --name NAME --up --replace --metadata), and name 169.254.169.254 in NO_PROXY.",
+	},
+	{
+		MachineNobody, "the machine does not have the identity",
+		"The metadata service was reached and gave no token: the machine has no managed identity, or not the one that was asked for. It knows a machine by the key that it has joined with, whatever it says of itself.",
+		"Assign the identity to this very member, see that the machine has joined as that member, and ask for the identity by its client id where it has several.",
 	},
 	{
 		AddressOpen, "where the caller comes from is not known",
@@ -202,12 +233,12 @@ var Way = []Meaning{
 	{
 		NetworkRefuses, "the registry's network rules refuse",
 		"The registry was reached and does not let this address speak to it.",
-		"Give the id to `cove explain`: whoever may read the registry learns the rule that decided and the command that admits this address.",
+		"Give the id to `cove explain`: whoever may read the registry learns the rule that decided and the command that admits this address. Where the client printed no id, `cove logs --refused` has it.",
 	},
 	{
 		SignInRefused, "the credential is refused",
 		"The registry was reached and did not accept the credential.",
-		"Log in again with the present password or secret. `cove explain` with the id tells the registry's owner why.",
+		"Log in again with the present password or secret. `cove explain` with the id tells the registry's owner why; where the client printed none, `cove logs --refused` has it.",
 	},
 	{
 		TokenLacks, "the token does not allow this",
@@ -260,6 +291,21 @@ var Way = []Meaning{
 		"Try again; if it persists, the server's log has the cause under the id.",
 	},
 	{
+		DatabaseAway, "the server cannot reach its database",
+		"The registry's server runs and its database does not answer, so what needs it is refused. Nothing is wrong with the client, its rights or the network.",
+		"On the server see that the database runs and can be reached; /readyz turns ready again by itself. `cove explain` and `cove logs` work again then.",
+	},
+	{
+		ServerFull, "the server's disk is full",
+		"The disk with the server's data folder is full. Pushes and changes are refused, pulls go on, nothing is damaged.",
+		"Free space on the server's disk, not on the client's; the server goes on by itself. Uploads that broke off keep their bytes for 7 days.",
+	},
+	{
+		NotServedName, "the server does not serve this name",
+		"The request reached a cove server under a name that is none of its own, or the name in TLS and the Host header differ: 421.",
+		"Compare the name in the URL with the login server. A proxy or load balancer in front must pass both names on unchanged.",
+	},
+	{
 		ClientOld, "the container engine is too old",
 		"Engines before 18.03 do not sign in as this registry needs.",
 		"Update the engine.",
@@ -278,6 +324,26 @@ var Way = []Meaning{
 		HelperBroken, "the credential helper does not work",
 		"The client's configuration leaves its credentials to a program that is missing or fails. Clients then stop, or ask as nobody, and print what looks like a refusal.",
 		"Install the program that the configuration names, or take its name out and log in again.",
+	},
+	{
+		EngineFull, "the disk of the client's machine is full",
+		"The client fetched the image and could not write it: the disk on which it keeps images is full. The registry has done its part.",
+		"Free space on the client's machine, such as with `docker system prune` or `crictl rmi --prune`, and pull again.",
+	},
+	{
+		WaitsToRetry, "the node waits before it tries again",
+		"Pulls of this image have failed before, and the kubelet waits longer each time. Why they failed is in an earlier event of the pod.",
+		"Look for \"Failed to pull image\" in `kubectl describe pod`, and give that text to `cove explain`; or run cove check-health on the node.",
+	},
+	{
+		ManagerRefuses, "the Resource Manager does not allow it",
+		"The sign-in was good, and the identity may not do this at the Resource Manager. Rights to pull and push are other rights than those to read or change the registry as a resource.",
+		"Assign a role that has the action which the message names, such as Reader to read or Contributor to change, at the registry or its group. To pull, `docker login` needs none of it.",
+	},
+	{
+		ManagerHasNone, "the Resource Manager shows no such resource",
+		"The Resource Manager lists no resource of this name in the subscription. It is told so also to who may not read it.",
+		"Compare the name, the group and the subscription (`az account show`). If they are right, the identity lacks a role to read it, such as Reader: AcrPull alone lets it pull and not see.",
 	},
 	{
 		CredentialEnds, "the credential ends soon",

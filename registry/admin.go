@@ -150,16 +150,10 @@ func (s Settings) WithAdmin(passwords ...string) *Settings {
 	return &s
 }
 
-// CheckAdmin reports whether these are the credentials of the admin user, and
-// that it is enabled.
-func (s *Settings) CheckAdmin(user, password string) bool {
-	_, ok := s.AdminPassword(user, password)
-	return ok
-}
-
-// AdminPassword is CheckAdmin, and says which of the passwords it was. They
-// are random and long: comparing them takes no hash, and the same time however
-// much of a guess is right.
+// AdminPassword reports whether these are the credentials of the admin user, and
+// that it is enabled, and says which of the passwords it was. They are random
+// and long: comparing them takes no hash, and the same time however much of a
+// guess is right.
 func (s *Settings) AdminPassword(user, password string) (id string, ok bool) {
 	if !s.AdminUser || s.admin == nil || !strings.EqualFold(user, s.admin.user) {
 		return "", false

@@ -88,7 +88,6 @@ func (k *checker) settings(c Config, sku string) {
 	k.word(pathMode, LegacyMode, LegacyMode, AbacMode)
 	k.regional(sku)
 	k.retention(sku)
-	k.word("properties.zoneRedundancy", "Disabled", "Enabled", "Disabled")
 	k.word("properties.policies.exportPolicy.status", "enabled", "enabled", "disabled")
 	if status := resource.Lookup(k.body, "properties.policies.exportPolicy.status"); status == "disabled" && public != "Disabled" {
 		k.bad("properties.policies.exportPolicy.status", "export can be disabled only while publicNetworkAccess is Disabled")
@@ -184,13 +183,35 @@ func ruleText(p netip.Prefix) string {
 // later are the settings that this version keeps at the one value that it
 // obeys. A setting that is accepted and not obeyed would be a lie, and with
 // these a dangerous one.
-var later = []struct{ path, only, what string }{
+var later = []setting{
 	{"properties.policies.quarantinePolicy.status", "disabled", "quarantine"},
 	{"properties.policies.trustPolicy.status", "disabled", "content trust"},
 	{"properties.policies.softDeletePolicy.status", "disabled", "soft delete"},
 	{"properties.encryption.status", "disabled", "encryption with a customer's key"},
 	{"properties.endpointProtocol", "IPv4", "IPv6"},
 	{"properties.metadataSearch", "Disabled", "metadata search"},
+	zones,
+}
+
+// zones is the one that a replication has too.
+var zones = setting{"properties.zoneRedundancy", "Disabled", "zone redundancy"}
+
+// setting is one that can only have one value.
+type setting struct{ path, only, what string }
+
+func (k *checker) only(l setting) {
+	v := resource.Lookup(k.body, l.path)
+	text, isText := v.(string)
+	switch {
+	case v == nil || isText && strings.EqualFold(text, l.only):
+		if !resource.Assign(k.body, l.path, l.only) {
+			k.bad(l.path[:strings.LastIndexByte(l.path, '.')], "must be an object")
+		}
+	case !isText:
+		k.bad(l.path, "must be a string")
+	default:
+		k.bad(l.path, "%s is not in this version; it can only be %s", l.what, l.only)
+	}
 }
 
 var policies = []string{"quarantinePolicy", "trustPolicy", "retentionPolicy", "softDeletePolicy", "exportPolicy", "azureADAuthenticationAsArmPolicy"}
@@ -198,18 +219,7 @@ var policies = []string{"quarantinePolicy", "trustPolicy", "retentionPolicy", "s
 // policies fills in the policies, all of which clients expect to find.
 func (k *checker) policies() {
 	for _, l := range later {
-		v := resource.Lookup(k.body, l.path)
-		text, isText := v.(string)
-		switch {
-		case v == nil || isText && strings.EqualFold(text, l.only):
-			if !resource.Assign(k.body, l.path, l.only) {
-				k.bad(l.path[:strings.LastIndexByte(l.path, '.')], "must be an object")
-			}
-		case !isText:
-			k.bad(l.path, "must be a string")
-		default:
-			k.bad(l.path, "%s is not in this version; it can only be %s", l.what, l.only)
-		}
+		k.only(l)
 	}
 	for _, d := range []struct {
 		path  string

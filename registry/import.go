@@ -34,22 +34,37 @@ var (
 	// ErrFull is a target that has reached its SKU's limit.
 	ErrFull = fault.Coded(fault.Conflict, "StorageLimitReached", "the registry has reached the storage limit of its SKU")
 
-	errNoPull = fault.Coded(fault.Denied, "AuthorizationFailed", "the caller may not pull from the source")
+	errNoPull   = fault.Coded(fault.Denied, "AuthorizationFailed", "the caller may not pull from the source")
+	errNoImport = fault.Coded(fault.Denied, "AuthorizationFailed", "the caller may not import any more")
 )
+
+// openToAll is what opens a source from which everybody may pull.
+const openToAll = "anonymous"
+
+const actionImport = TypeName + "/importImage/action"
 
 // Import is what an import has to do, as its task finds it in its operation.
 type Import struct {
 	UID     string         `json:"uid"` // of the target registry
+	By      ImportCaller   `json:"by"`
 	Source  ImportSource   `json:"source"`
 	Targets []ImportTarget `json:"targets"`
 	Force   bool           `json:"force"`
 }
 
+// ImportCaller is who has asked for an import: it goes on as long as they may.
+type ImportCaller struct {
+	ObjectID   string `json:"objectId"`
+	Credential string `json:"credential,omitempty"` // what they had signed in with
+}
+
 // ImportSource is where the image is: in a registry of this deployment, whose
-// UID it has then, or at another host.
+// id and UID it has then, or at another host.
 type ImportSource struct {
+	ID        string `json:"id,omitempty"`
 	UID       string `json:"uid,omitempty"`
-	Host      string `json:"host,omitempty"` // HOST or HOST:PORT, lower case
+	Opened    string `json:"opened,omitempty"` // by what, where the caller's roles do not: openToAll, or the id of an admin password
+	Host      string `json:"host,omitempty"`   // HOST or HOST:PORT, lower case
 	Repo      string `json:"repo"`
 	Reference string `json:"reference"` // a tag or a digest
 	Username  string `json:"username,omitempty"`
@@ -94,7 +109,7 @@ func ParseImport(o resource.Object) (im Import, err error) {
 // is refused at once; the rest is the task's.
 func (c Config) importImage(ctx context.Context, tx resource.Tx, doc resource.Doc, by resource.Caller, body resource.Object) (resource.Work, error) {
 	r := &importRequest{c: c, doc: doc, by: by, k: &checker{body: body}}
-	r.im.UID = doc.UID
+	r.im.UID, r.im.By = doc.UID, ImportCaller{by.ObjectID, by.Credential}
 	if body == nil {
 		return resource.Work{}, fault.Problems([]fault.Field{{Path: "source", Message: "is required"}})
 	}
@@ -324,8 +339,10 @@ func (r *importRequest) locate(ctx context.Context, tx resource.Reader) error {
 		if err != nil {
 			return err
 		}
-		if !r.mayPull(source) && !r.c.opens(source, r.im.Source.Username, r.password) {
-			return r.noPull(r.im.Source.Host)
+		if !r.mayPull(source) {
+			if r.im.Source.Opened = r.c.opens(source, r.im.Source.Username, r.password); r.im.Source.Opened == "" {
+				return r.noPull(r.im.Source.Host)
+			}
 		}
 	default:
 		if r.password == "" {
@@ -335,11 +352,51 @@ func (r *importRequest) locate(ctx context.Context, tx resource.Reader) error {
 		r.im.Source.Password = base64.StdEncoding.EncodeToString(sealed)
 		return err
 	}
-	r.im.Source.UID, r.im.Source.Host, r.im.Source.Username = source.UID, "", ""
+	r.im.Source.ID, r.im.Source.UID, r.im.Source.Host, r.im.Source.Username = source.ID.String(), source.UID, "", ""
+	return r.gives(&source)
+}
+
+// gives refuses a source of this deployment whose rules keep its content there.
+func (r *importRequest) gives(source *resource.Doc) error {
 	if source.UID != r.doc.UID && resource.Lookup(source.Body, "properties.policies.exportPolicy.status") == "disabled" {
 		return ErrNoExport.Detail("The export policy of the registry %s is disabled; nothing can be imported from it.", source.ID.Name())
 	}
-	return r.c.passes(&source)
+	return r.c.passes(source)
+}
+
+// ImportAllowed reports whether an import into a registry that was begun may go
+// on: by is who has asked for it, as they are now. What is taken away ends an
+// import as it ends a download, or whoever keeps the importers busy would have
+// today's right to what is pushed tomorrow. It fails as asking anew would, and
+// with resource.ErrUnknown where the target is gone.
+func (d *Directory) ImportAllowed(ctx context.Context, on arm.ID, im Import, by resource.Caller) error {
+	return d.store.View(ctx, func(tx resource.Reader) error {
+		doc, err := tx.Get(ctx, on)
+		if err != nil {
+			return err
+		}
+		if by.May == nil || !by.May(actionImport, on) {
+			return errNoImport.Detail("The client '%s' with object id '%s' does not have authorization any more to perform action '%s' over scope '%s'.", by.Name, by.ObjectID, actionImport, on)
+		}
+		r := &importRequest{c: d.c, doc: doc, by: by, im: im}
+		if err := r.c.passes(&doc); err != nil || im.Source.ID == "" {
+			return err
+		}
+		id, err := arm.ParseID(im.Source.ID)
+		if err != nil {
+			return err
+		}
+		source, err := tx.Get(ctx, id)
+		switch {
+		case errors.Is(err, resource.ErrUnknown), err == nil && source.UID != im.Source.UID:
+			return r.noPull(im.Source.ID)
+		case err != nil:
+			return err
+		case !r.mayPull(source) && !r.c.stillOpens(source, im.Source.Opened):
+			return r.noPull(im.Source.ID)
+		}
+		return r.gives(&source)
+	})
 }
 
 // mayPull reports whether the caller may have what is to be copied, as the
@@ -361,11 +418,29 @@ func (r *importRequest) noPull(source string) error {
 		r.by.Name, r.by.ObjectID, TypeName, source)
 }
 
-// opens reports whether a registry lets everybody pull, or these are the
-// credentials of its admin user.
-func (c Config) opens(doc resource.Doc, user, password string) bool {
+// opens is what opens a registry to somebody whose roles do not: that everybody
+// may pull, or the password of its admin user, by its id; "" is nothing.
+func (c Config) opens(doc resource.Doc, user, password string) string {
 	s, err := c.compile(doc)
-	return err == nil && (s.AnonymousPull || password != "" && s.CheckAdmin(user, password))
+	switch {
+	case err != nil:
+		return ""
+	case s.AnonymousPull:
+		return openToAll
+	case password == "":
+		return ""
+	}
+	id, _ := s.AdminPassword(user, password)
+	return id
+}
+
+// stillOpens reports whether what has opened a registry before would now.
+func (c Config) stillOpens(doc resource.Doc, by string) bool {
+	s, err := c.compile(doc)
+	if err != nil || by == "" {
+		return false
+	}
+	return by == openToAll && s.AnonymousPull || s.AdminUser && s.HasAdminPassword(by)
 }
 
 // passes refuses a registry that is closed to the internet and does not let

@@ -74,7 +74,7 @@ func TestImportReadsSourceAndTargets(t *testing.T) {
 				t.Errorf("%s: %v", c.body, err)
 				continue
 			}
-			want := registry.Import{UID: w.stored(registries + "harbor").UID, Source: registry.ImportSource{Host: c.host, Repo: c.repo, Reference: c.ref}, Targets: c.targets, Force: c.force}
+			want := registry.Import{UID: w.stored(registries + "harbor").UID, By: registry.ImportCaller{ObjectID: "owner"}, Source: registry.ImportSource{Host: c.host, Repo: c.repo, Reference: c.ref}, Targets: c.targets, Force: c.force}
 			if d := cmp.Diff(want, im); d != "" {
 				t.Errorf("%s: %s", c.body, d)
 			}
@@ -122,8 +122,8 @@ func TestImportSaysAllThatIsWrong(t *testing.T) {
 func TestImportKnowsItsOwnRegistries(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := openImport(t, db)
-		quay, harbor := w.stored(registries+"quayside").UID, w.stored(registries+"harbor").UID
-		for source, uid := range map[string]string{
+		quay, harbor := w.stored(registries+"quayside"), w.stored(registries+"harbor")
+		for source, of := range map[string]resource.Doc{
 			`"resourceId":"` + strings.ToUpper(registries) + `QuaySide"`:                quay,
 			`"registryUri":"quayside.cr.cove.internal"`:                                 quay,
 			`"registryUri":"QUAYSIDE.cr.cove.internal:443"`:                             quay,
@@ -131,7 +131,7 @@ func TestImportKnowsItsOwnRegistries(t *testing.T) {
 			`"registryUri":"mcr.example","credentials":{"username":"x","password":"y"}`: harbor,
 		} {
 			im, err := w.importing(owner, "harbor", `{"source":{`+source+`,"sourceImage":"app:1"}}`)
-			if err != nil || im.Source != (registry.ImportSource{UID: uid, Repo: "app", Reference: "1"}) {
+			if err != nil || im.Source != (registry.ImportSource{ID: of.ID.String(), UID: of.UID, Repo: "app", Reference: "1"}) {
 				t.Errorf("%s: %+v, %v", source, im.Source, err)
 			}
 		}
@@ -182,7 +182,81 @@ func TestImportNeedsPullAtItsSource(t *testing.T) {
 	})
 }
 
-// row:95: export policy and network rules with bypass None are obeyed by import.
+// An import that was begun goes on as long as it might begin: what is taken away
+// from who has asked, from what opened the source or by the registries' rules
+// ends it. Else whoever keeps the importers busy would have today's right to what
+// is pushed tomorrow.
+//
+// Published failure 9.
+func TestAnImportGoesOnAsLongAsItMay(t *testing.T) {
+	storetest.Each(t, func(t *testing.T, db *store.DB) {
+		w := openImport(t, db)
+		d, harbor, quay := registry.NewDirectory(w.store, w.c), arm.MustID(registries+"harbor"), registries+"quayside"
+		credentials, err := w.act(quay, "listCredentials", `{}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, _ := credentials["passwords"].([]any)[0].(resource.Object)
+		secret, _ := one["value"].(string)
+		begin := func(by resource.Caller, body string) registry.Import {
+			t.Helper()
+			by.Credential = "k1"
+			im, err := w.importing(by, "harbor", body)
+			if err != nil || im.By != (registry.ImportCaller{ObjectID: by.ObjectID, Credential: "k1"}) {
+				t.Fatalf("%+v: %v", im, err)
+			}
+			return im
+		}
+		at := strings.Replace(quayBody, `"resourceId":"`+quay+`"`, `"registryUri":"quayside.cr.cove.internal"`, 1)
+		byRole, byPassword := begin(owner, quayBody), begin(clerk, strings.Replace(at, `"sourceImage"`, `"credentials":{"username":"quayside","password":"`+secret+`"},"sourceImage"`, 1))
+		abroad := begin(clerk, `{"source":{"registryUri":"registry.example.com","sourceImage":"app:1"}}`)
+		w.patch(quay, `{"properties":{"anonymousPullEnabled":true}}`)
+		openTo := begin(clerk, at)
+		if openTo.Source.Opened == "" || byPassword.Source.Opened == "" || byRole.Source.Opened != "" {
+			t.Errorf("opened by %q, %q, %q", openTo.Source.Opened, byPassword.Source.Opened, byRole.Source.Opened)
+		}
+		check := func(what string, by resource.Caller, want map[*registry.Import]bool) {
+			t.Helper()
+			for im, ok := range want {
+				who := by
+				if who.May == nil {
+					if who = clerk; im == &byRole {
+						who = owner
+					}
+				}
+				if err := d.ImportAllowed(t.Context(), harbor, *im, who); (err == nil) != ok || err != nil && !fault.Is(err, fault.Denied) {
+					t.Errorf("%s, %+v: %v", what, im.Source, err)
+				}
+			}
+		}
+		all := func(role, password, open, abroadToo bool) map[*registry.Import]bool {
+			return map[*registry.Import]bool{&byRole: role, &byPassword: password, &openTo: open, &abroad: abroadToo}
+		}
+		as := resource.Caller{} // whoever has asked
+		check("nothing has changed", as, all(true, true, true, true))
+		check("the right to pull is gone", clerk, map[*registry.Import]bool{&byRole: false})
+		nothing := resource.Caller{ObjectID: "clerk", May: func(action string, _ arm.ID) bool { return strings.HasSuffix(action, "/pull/read") }}
+		check("the right to import is gone", nothing, all(false, false, false, false))
+		w.patch(quay, `{"properties":{"anonymousPullEnabled":false}}`)
+		check("anonymous pull is off", as, all(true, true, false, true))
+		if _, err := w.act(quay, "regenerateCredential", `{"name":"password"}`); err != nil {
+			t.Fatal(err)
+		}
+		check("the password is renewed", as, all(true, false, false, true))
+		w.patch(quay, `{"properties":{"publicNetworkAccess":"Disabled","policies":{"exportPolicy":{"status":"disabled"}}}}`)
+		check("nothing is exported", as, all(false, false, false, true))
+		w.patch(quay, `{"properties":{"publicNetworkAccess":"Enabled","policies":{"exportPolicy":{"status":"enabled"}}}}`)
+		check("again", as, all(true, false, false, true))
+		w.remove(quay)
+		w.put(quay, `{"location":"eastus","sku":{"name":"Premium"}}`)
+		check("another registry has the source's name", as, all(false, false, false, true))
+		w.remove(harbor.String())
+		if err := d.ImportAllowed(t.Context(), harbor, abroad, owner); !errors.Is(err, resource.ErrUnknown) {
+			t.Errorf("without a target: %v", err)
+		}
+	})
+}
+
 // Where conditions decide about the source's content, a role that lists actions
 // is no way around them.
 func TestImportObeysTheSourcesPermissionMode(t *testing.T) {
@@ -214,6 +288,7 @@ func TestImportObeysTheSourcesPermissionMode(t *testing.T) {
 	})
 }
 
+// row:95: export policy and network rules with bypass None are obeyed by import.
 func TestImportObeysTheRegistriesRules(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		w := openImport(t, db)

@@ -249,6 +249,7 @@ func TestRefusals(t *testing.T) {
 			{"harbor", "Basic", `{"publicNetworkAccess":"Disabled"}`, "properties.publicNetworkAccess: "},
 			{"harbor", "Standard", `{"publicNetworkAccess":"disabled"}`, "needs Premium"},
 			{"harbor", "Premium", `{"publicNetworkAccess":"Off"}`, "must be one of Enabled, Disabled"},
+			{"harbor", "Premium", `{"zoneRedundancy":"Enabled"}`, "properties.zoneRedundancy: zone redundancy is not in this version; it can only be Disabled"},
 			{"harbor", "Premium", `{"publicNetworkAccess":false}`, "must be one of Enabled, Disabled"},
 			{"harbor", "Premium", `{"publicNetworkAccess":"Enabled","PublicNetworkAccess":"Disabled"}`, "given twice"},
 			{"harbor", "Premium", `{"adminUserEnabled":"true"}`, "adminUserEnabled: must be true or false"},
@@ -409,7 +410,13 @@ func TestAdminPasswords(t *testing.T) {
 	})
 }
 
-func TestCheckAdmin(t *testing.T) {
+// isAdmin reports whether these are the credentials of the admin user.
+func isAdmin(s *registry.Settings, user, password string) bool {
+	_, ok := s.AdminPassword(user, password)
+	return ok
+}
+
+func TestAdminPassword(t *testing.T) {
 	s := registry.Settings{Name: "Harbor", AdminUser: true}.WithAdmin("first-password", "second-password")
 	for _, c := range []struct {
 		user, password string
@@ -423,17 +430,17 @@ func TestCheckAdmin(t *testing.T) {
 		{"harbo", "first-password", false},
 		{"", "first-password", false},
 	} {
-		if got := s.CheckAdmin(c.user, c.password); got != c.want {
+		if got := isAdmin(s, c.user, c.password); got != c.want {
 			t.Errorf("%s, %s: %v", c.user, c.password, got)
 		}
 	}
 	off := *s
 	off.AdminUser = false
-	if off.CheckAdmin("harbor", "first-password") {
+	if isAdmin(&off, "harbor", "first-password") {
 		t.Error("an admin user that is off signed in")
 	}
 	none := registry.Settings{Name: "Harbor", AdminUser: true}
-	if none.CheckAdmin("harbor", "") || none.WithAdmin("", "").CheckAdmin("harbor", "") {
+	if isAdmin(&none, "harbor", "") || isAdmin(none.WithAdmin("", ""), "harbor", "") {
 		t.Error("an empty password was right")
 	}
 	encoded, _ := json.Marshal(s)
@@ -545,7 +552,7 @@ func TestCompiledSettings(t *testing.T) {
 			t.Fatal(err)
 		}
 		password, _ := out["passwords"].([]any)[1].(resource.Object)["value"].(string)
-		if !s.CheckAdmin("harbor", password) || s.CheckAdmin("harbor", password[1:]) {
+		if !isAdmin(s, "harbor", password) || isAdmin(s, "harbor", password[1:]) {
 			t.Error("the admin user cannot sign in, or with a wrong password too")
 		}
 		w.put(registries+"basic1", `{"location":"eastus","sku":{"name":"Basic"}}`)
@@ -720,12 +727,14 @@ func TestStrangersCannotFillTheMemory(t *testing.T) {
 	}
 }
 
-// Another node's change is obeyed within a second.
+// Another node's change is obeyed within a second, if nothing else keeps the
+// machine busy: the quickest of four counts.
 func TestTheDirectoryHearsOfOtherNodes(t *testing.T) {
 	url := storetest.Postgres(t)
 	here := open(t, storetest.Open(t, url))
 	there := registryOn(t, storetest.Open(t, url), here.c)
 	id, host := registries+"harbor", "harbor.cr.cove.internal"
+	quickest := time.Hour
 	for i := range 4 {
 		here.put(id, `{"location":"eastus","sku":{"name":"Premium"},"properties":{"publicNetworkAccess":"`+[]string{"Disabled", "Enabled"}[i%2]+`"}}`)
 		start := time.Now()
@@ -737,10 +746,14 @@ func TestTheDirectoryHearsOfOtherNodes(t *testing.T) {
 			if got != nil && got.PublicAccess == (i%2 == 1) {
 				break
 			}
-			if time.Since(start) > 3*time.Second { // the bound is one; the machine may be busy
+			if time.Since(start) > time.Minute {
 				t.Fatalf("change %d is not obeyed on the other node", i)
 			}
 		}
+		quickest = min(quickest, time.Since(start))
+	}
+	if quickest > time.Second {
+		t.Errorf("the quickest change was obeyed on the other node after %v", quickest)
 	}
 }
 

@@ -66,7 +66,7 @@ func checkReplication(ch *resource.Change) []fault.Field {
 	default:
 		k.bad(pathEndpointEnabled, "must be true or false")
 	}
-	k.word("properties.zoneRedundancy", "Disabled", "Enabled", "Disabled")
+	k.only(zones)
 	return k.problems
 }
 

@@ -93,7 +93,7 @@ func TestReplications(t *testing.T) {
 				t.Errorf("%s: %v", body, err)
 			}
 		}
-		for _, body := range []string{`{"location":"mars"}`, `{"location":"northeurope","properties":{"regionEndpointEnabled":"no"}}`, `{}`} {
+		for _, body := range []string{`{"location":"mars"}`, `{"location":"northeurope","properties":{"regionEndpointEnabled":"no"}}`, `{"location":"northeurope","properties":{"zoneRedundancy":"Enabled"}}`, `{}`} {
 			if _, err := w.try(harbor+"/replications/second", body); !fault.Is(err, fault.Invalid) {
 				t.Errorf("%s: %v", body, err)
 			}

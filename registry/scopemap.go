@@ -135,9 +135,6 @@ func (m *ScopeMap) Allows(repo string, r Right) bool {
 // AllowsSome reports whether the map gives a right on any repository.
 func (m *ScopeMap) AllowsSome(r Right) bool { return m != nil && r != 0 && m.any&r == r }
 
-// AllowsAll reports whether the map gives a right on every repository.
-func (m *ScopeMap) AllowsAll(r Right) bool { return m != nil && r != 0 && m.all&r == r }
-
 // systemMaps are the scope maps that every registry has.
 var systemMaps = []struct {
 	name, description string

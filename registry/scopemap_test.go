@@ -113,8 +113,8 @@ func TestANarrowerScopeMapNeverGrantsMore(t *testing.T) {
 				}
 				some = some || w.Allows(repo, right)
 			}
-			if some && !w.AllowsSome(right) || w.AllowsAll(right) && !some {
-				t.Fatalf("%v: some %t, all %t, of %s", wide, w.AllowsSome(right), w.AllowsAll(right), word)
+			if some && !w.AllowsSome(right) {
+				t.Fatalf("%v gives nobody %s", wide, word)
 			}
 		}
 	})
@@ -133,7 +133,7 @@ func FuzzScopeMap(f *testing.F) {
 		if wrong != nil && m.Allows("a", registry.ContentRead) {
 			t.Fatalf("%q is refused and gives something", s)
 		}
-		if m.AllowsAll(registry.ContentRead) && s != "repositories/*/content/read" {
+		if m.Allows("nobody/has/named/this", registry.ContentRead) && s != "repositories/*/content/read" && !strings.Contains(s, "nobody") {
 			t.Fatalf("%q reads everything", s)
 		}
 	})

@@ -122,11 +122,11 @@ func (c Config) putSubnetRules(ctx context.Context, r resource.Reader, ch *resou
 			continue
 		}
 		if !exclusive {
-			one, err := r.List(ctx, resource.Query{Type: TypeConnection, Under: ch.New.ID, Limit: 1})
+			all, err := r.List(ctx, resource.Query{Type: TypeConnection, Under: ch.New.ID})
 			if err != nil {
 				return err
 			}
-			if len(one) > 0 {
+			if approved(all) > 0 {
 				return fault.At(pathSubnetRules, ErrExclusive.Detail("The registry %s has private endpoint connections. A registry is reached from virtual networks through private endpoints or by subnet rules, not both: delete the private endpoints before you add a subnet rule.", ch.New.ID.Name()))
 			}
 			exclusive = true

@@ -103,6 +103,7 @@ const (
 	pathModes       = "cove.modes"
 	pathPasswords   = "cove.passwords"
 	pathEverPrivate = "cove.everPrivate"
+	pathAsked       = "cove.asked" // for a private endpoint, by anybody
 )
 
 // reserved are the names under which a deployment itself answers.
@@ -179,18 +180,30 @@ func (c Config) put(ctx context.Context, tx resource.Tx, ch *resource.Change) er
 
 // whilePrivate refuses to take from under private endpoints what they need.
 func whilePrivate(ctx context.Context, r resource.Reader, doc *resource.Doc) error {
-	one, err := r.List(ctx, resource.Query{Type: TypeConnection, Under: doc.ID, Limit: 1})
-	if err != nil || len(one) == 0 {
+	all, err := r.List(ctx, resource.Query{Type: TypeConnection, Under: doc.ID})
+	if err != nil || len(all) == 0 {
 		return err
 	}
 	var problems []fault.Field
 	if resource.Lookup(doc.Body, "sku.name") != Premium {
 		problems = append(problems, fault.Field{Path: "sku.name", Message: "the registry has private endpoint connections, which need Premium"})
 	}
-	if resource.Lookup(doc.Body, pathDataEndpoint) != true {
+	if resource.Lookup(doc.Body, pathDataEndpoint) != true && approved(all) > 0 {
 		problems = append(problems, fault.Field{Path: pathDataEndpoint, Message: "must be true while the registry has private endpoint connections"})
 	}
 	return fault.Problems(problems)
+}
+
+// approved is how many private endpoint connections the registry's owner, or
+// somebody who may, has approved. Anybody can ask for one, so one that is not
+// approved counts for nothing.
+func approved(connections []resource.Doc) (n int) {
+	for _, d := range connections {
+		if resource.Lookup(d.Body, "properties.privateLinkServiceConnectionState.status") == "Approved" {
+			n++
+		}
+	}
+	return n
 }
 
 func (c Config) now() time.Time {
@@ -214,14 +227,16 @@ func (c Config) delete(ctx context.Context, tx resource.Tx, doc resource.Doc, _ 
 
 // show adds the names that the registry has now, since the deployment may have
 // been given another suffix, and the private endpoint connections, which are
-// documents of their own. A registry that never had one costs no second read.
+// documents of their own. A registry for which nobody ever asked for one costs
+// no second read.
 func (c Config) show(ctx context.Context, r resource.Reader, doc resource.Doc, body resource.Object) error {
-	list := []any{}
-	if EverPrivate(doc) {
+	list, open := []any{}, 0
+	if asked, _ := resource.Lookup(doc.Body, pathAsked).(bool); asked || EverPrivate(doc) {
 		docs, err := r.List(ctx, resource.Query{Type: TypeConnection, Under: doc.ID})
 		if err != nil {
 			return err
 		}
+		open = approved(docs)
 		for _, d := range docs {
 			one := resource.Clone(d.Body)
 			one["id"], one["name"], one["type"] = d.ID.String(), d.ID.Name(), TypeConnection
@@ -230,21 +245,32 @@ func (c Config) show(ctx context.Context, r resource.Reader, doc resource.Doc, b
 		}
 	}
 	resource.Assign(body, pathConnections, list)
-	bothWays(body, len(list), doc.Changed.UTC().Format("2006-01-02T15:04:05Z"))
+	bothWays(body, open, doc.Changed.UTC().Format("2006-01-02T15:04:05Z"))
 	resource.Assign(body, pathLoginServer, c.host(doc.ID.Name()))
 	resource.Assign(body, pathDataHosts, c.shownDataHosts(&doc))
 	resource.Assign(body, pathRegionalHosts, c.shownRegionalHosts(&doc))
 	return nil
 }
 
-// EverPrivate reports whether a registry has or had a private endpoint.
+// EverPrivate reports whether a registry has or had a private endpoint that was
+// approved.
 func EverPrivate(doc resource.Doc) bool {
 	yes, _ := resource.Lookup(doc.Body, pathEverPrivate).(bool)
 	return yes
 }
 
-// MakePrivate is called for a registry's document when it gets a private
-// endpoint, and reports whether it changed the document, which the caller then
+// AskPrivate is called for a registry's document when somebody asks for a
+// private endpoint to it that waits for approval, and reports whether it changed
+// the document, which the caller then puts. Nothing else changes by that: who
+// asks may be a stranger.
+func (c Config) AskPrivate(doc *resource.Doc) bool {
+	asked, _ := resource.Lookup(doc.Body, pathAsked).(bool)
+	resource.Assign(doc.Body, pathAsked, true)
+	return !asked
+}
+
+// MakePrivate is called for a registry's document when a private endpoint to it
+// is approved, and reports whether it changed the document, which the caller then
 // puts. From then on public DNS keeps the privatelink label, and blobs are
 // answered by data hosts, which have addresses in the network too. It fails
 // where the SKU has no private endpoints.

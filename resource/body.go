@@ -9,9 +9,25 @@ import (
 	"cove.example/cove/fault"
 )
 
-// The properties of an envelope that the service computes for every type. A
-// caller that sends back what it was shown sends them too; they are dropped.
-var computed = []string{"id", "name", "type", "etag", "systemData", "properties.provisioningState"}
+// The properties of an envelope that the service computes for every type, and
+// the one that az adds when it prints. A caller that sends back what it was
+// shown sends them too; they are dropped.
+var computed = []string{"id", "name", "type", "etag", "systemData", "resourceGroup", "properties.provisioningState"}
+
+// envelope is what else the body of a resource has, for every type. What a type
+// does not know is kept below properties only: az update --set writes a property
+// that it does not know of beside them, where nothing ever looks for it.
+var envelope = []string{"location", "tags", "sku", "identity", "properties", "kind", "managedBy", "plan", "zones", "extendedLocation"}
+
+// strange are the members of a body that no resource has. Null is none.
+func strange(body Object) (problems []fault.Field) {
+	for _, name := range slices.Sorted(maps.Keys(body)) {
+		if body[name] != nil && !slices.Contains(envelope, name) {
+			problems = append(problems, fault.Field{Path: name, Message: "is no member of a resource, which are " + strings.Join(envelope, ", ")})
+		}
+	}
+	return problems
+}
 
 // Lookup returns the value at a dotted path below o, or nil.
 func Lookup(o Object, path string) any {
@@ -183,7 +199,7 @@ func incoming(t *Type, body Object) (Object, error) {
 	if body == nil {
 		body = Object{}
 	}
-	if twice := Spell(body, "location", "tags", "sku", "identity", "properties", "kind", "zones"); twice != "" {
+	if twice := Spell(body, envelope...); twice != "" {
 		return nil, fault.Problems([]fault.Field{{Path: twice, Message: "is given twice, in spellings that differ in case only"}})
 	}
 	for _, p := range slices.Concat(computed, t.ReadOnly) {
@@ -227,6 +243,12 @@ func shape(body Object) (problems []fault.Field) {
 		if _, ok := v.(string); !ok {
 			bad("location", "must be a string")
 		}
+	}
+	if v, _ := body["zones"].([]any); len(v) > 0 {
+		bad("zones", "availability zones are not in this version")
+	}
+	if body["extendedLocation"] != nil {
+		bad("extendedLocation", "edge zones are not in this version")
 	}
 	switch tags := body["tags"].(type) {
 	case nil:

@@ -65,7 +65,7 @@ func unclaim(ctx context.Context, tx Tx, t *Type, id arm.ID) error {
 func (s *Service) NameAvailable(ctx context.Context, typ, name string) (reason, why string, err error) {
 	t := s.types[strings.ToLower(typ)]
 	if t == nil {
-		return "", "", ErrTypeUnknown.Detail("The resource type %q could not be found.", clip(typ))
+		return "", "", ErrTypeUnknown.Detail("The resource type %q could not be found: it is not in this version.", clip(typ))
 	}
 	if wrong := t.name(name); wrong != "" {
 		return "Invalid", "The name " + wrong + ".", nil

@@ -49,7 +49,7 @@ func (s *Service) List(ctx context.Context, q ListQuery) (Page, error) {
 	var only *Type
 	if q.Type != "" {
 		if only = s.types[strings.ToLower(q.Type)]; only == nil {
-			return Page{}, ErrTypeUnknown.Detail("The resource type %q could not be found.", clip(q.Type))
+			return Page{}, ErrTypeUnknown.Detail("The resource type %q could not be found: it is not in this version.", clip(q.Type))
 		}
 	}
 	limit := q.Limit

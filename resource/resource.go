@@ -97,9 +97,12 @@ type Caller struct {
 	ObjectID string // the principal
 	Name     string // for people: the application id or user name
 	Tenant   string
-	Request  string                                 // correlation id of the request that this is, "" for none
-	May      func(action string, scope arm.ID) bool // holds a role for it now
-	Holds    func(scope arm.ID) bool                // holds any role at the scope or below it now; nil is none
+	// Credential is what the caller has signed in with, as directory.Standing
+	// takes it: work that goes on after the answer ends with it.
+	Credential string
+	Request    string                                 // correlation id of the request that this is, "" for none
+	May        func(action string, scope arm.ID) bool // holds a role for it now
+	Holds      func(scope arm.ID) bool                // holds any role at the scope or below it now; nil is none
 	// MayData is May for a data action on one repository of the registry that
 	// scope is; nil is never.
 	MayData func(action string, scope arm.ID, repository string) bool
@@ -129,6 +132,8 @@ type Type struct {
 	ReadOnly []string
 	// Secret are dotted paths that are never shown.
 	Secret []string
+	// Whole are dotted paths of maps that a PATCH replaces as it does tags.
+	Whole []string
 	// Unique says that a name may be taken once in the whole deployment,
 	// not only once under its parent; the second to ask gets ErrTaken.
 	Unique bool

@@ -136,7 +136,7 @@ func (s *Service) typeOf(id arm.ID) (*Type, error) {
 	if t := s.types[strings.ToLower(id.Type())]; t != nil {
 		return t, nil
 	}
-	return nil, ErrTypeUnknown.Detail("The resource type %q could not be found.", clip(id.Type()))
+	return nil, ErrTypeUnknown.Detail("The resource type %q could not be found: it is not in this version.", clip(id.Type()))
 }
 
 // Get returns a resource.
@@ -251,19 +251,19 @@ func (s *Service) putting(ctx context.Context, by Caller, id arm.ID, body Object
 	return write{by, t, id, c, body, func(old *Doc) (Object, []fault.Field, error) {
 		next := Clone(body)
 		if old == nil {
-			return next, nil, nil
+			return next, strange(next), nil
 		}
 		if _, ok := next["location"]; !ok && old.Body["location"] != nil {
 			next["location"] = old.Body["location"]
 		}
-		return next, keep(t, old.Body, next), nil
+		return next, append(strange(body), keep(t, old.Body, next)...), nil
 	}}, nil
 }
 
 // Patch changes the properties that patch has (RFC 7396: null removes one).
 // Tags are replaced as a whole, as ARM does: a caller who sends {} means none.
-// So are the identities that a resource carries: az leaves out the one that it
-// takes away.
+// So are the identities that a resource carries and what the type says: az
+// leaves out the one that it takes away.
 func (s *Service) Patch(ctx context.Context, by Caller, id arm.ID, patch Object, c Condition) (Result, error) {
 	t, err := s.writable(id)
 	if err != nil {
@@ -277,14 +277,13 @@ func (s *Service) Patch(ctx context.Context, by Caller, id arm.ID, patch Object,
 			return nil, nil, ErrUnknown
 		}
 		next, patch := Clone(old.Body), Clone(patch)
-		if _, ok := patch["tags"]; ok {
-			delete(next, "tags")
-		}
-		if Lookup(patch, "identity.userAssignedIdentities") != nil {
-			Remove(next, "identity.userAssignedIdentities")
+		for _, whole := range append([]string{"tags", "identity.userAssignedIdentities"}, t.Whole...) {
+			if Lookup(patch, whole) != nil {
+				Remove(next, whole)
+			}
 		}
 		merge(next, patch)
-		return next, keep(t, old.Body, next), nil
+		return next, append(strange(patch), keep(t, old.Body, next)...), nil
 	}})
 }
 
@@ -460,6 +459,9 @@ func (s *Service) valid(t *Type, c *Change, problems []fault.Field) error {
 			problems = append(problems, fault.Field{Path: "location", Message: why})
 		}
 	}
+	if tags, _ := body["tags"].(Object); len(tags) > 0 && !tagged(t, *c.New) {
+		problems = append(problems, fault.Field{Path: "tags", Message: "A resource of type " + t.Name + " has no tags."})
+	}
 	if t.Check != nil {
 		problems = append(problems, t.Check(c)...)
 	}
@@ -537,7 +539,7 @@ func (s *Service) Act(ctx context.Context, by Caller, id arm.ID, name string, bo
 	}
 	_, do, ok := named(t.Actions, name)
 	if !ok {
-		return nil, ErrActionUnknown.Detail("The resource type %s has no action %q.", t.Name, clip(name))
+		return nil, ErrActionUnknown.Detail("The resource type %s has no action %q in this version.", t.Name, clip(name))
 	}
 	ctx = As(ctx, by)
 	var out Object
@@ -579,7 +581,7 @@ func (s *Service) Start(ctx context.Context, by Caller, id arm.ID, name string, 
 	}
 	_, do, ok := named(t.Long, name)
 	if !ok {
-		return o, ErrActionUnknown.Detail("The resource type %s has no action %q.", t.Name, clip(name))
+		return o, ErrActionUnknown.Detail("The resource type %s has no action %q in this version.", t.Name, clip(name))
 	}
 	ctx = As(ctx, by)
 	operation := rand.Text()
@@ -624,7 +626,7 @@ func (s *Service) Compute(ctx context.Context, id arm.ID, name string) (items []
 	}
 	_, do, ok := named(t.Computed, name)
 	if !ok {
-		return nil, ErrTypeUnknown.Detail("The resource type %q could not be found.", clip(t.Name+"/"+name))
+		return nil, ErrTypeUnknown.Detail("The resource type %q could not be found: it is not in this version.", clip(t.Name+"/"+name))
 	}
 	err = s.store.View(ctx, func(r Reader) error {
 		doc, err := s.read(ctx, r, id)

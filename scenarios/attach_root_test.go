@@ -171,7 +171,8 @@ func (s *site) transfer(t *testing.T, on, registry, digest string) <-chan error 
 	return done
 }
 
-// cutShort asserts that a transfer ends within a second, and not well.
+// cutShort asserts that a transfer ends long before its 48 seconds, and not
+// well.
 func cutShort(t *testing.T, transfer <-chan error) {
 	t.Helper()
 	select {
@@ -179,7 +180,7 @@ func cutShort(t *testing.T, transfer <-chan error) {
 		if err == nil {
 			t.Error("the transfer came to its end: it was too short to be cut")
 		}
-	case <-time.After(time.Second):
+	case <-time.After(20 * time.Second):
 		t.Error("the transfer goes on")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,12 +29,12 @@ func article(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	data := filepath.Join(t.TempDir(), "az")
-	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "./"+name)
 	cmd.Env = append(os.Environ(), "COVE="+covetest.Binary(t), "CRANE="+covetest.Crane(t), "DATA="+data)
 	// The script cleans up when it is asked to end.
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 20 * time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -129,7 +130,7 @@ func TestRootAzThroughTheProxy(t *testing.T) {
 	s := covetest.Start(t)
 	dir := t.TempDir()
 	s.Cove(t, "az", "--out", filepath.Join(dir, "az"))
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-ec", `
 		. "$0/az/env.sh"

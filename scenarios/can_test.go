@@ -117,6 +117,35 @@ func TestWhatARequestWouldGet(t *testing.T) {
 	}
 }
 
+// The image is taken as it stands in a pod, or in the error that was pasted:
+// its login server names the registry, and is no part of the repository.
+func TestWhatAnImageWithItsHostWouldGet(t *testing.T) {
+	s := covetest.Start(t)
+	s.Cove(t, "registry", "create", "harbor", "--role-assignment-mode", "rbac-abac")
+	s.Cove(t, "registry", "create", "granary")
+	var ci struct{ ObjectID string }
+	if err := json.Unmarshal([]byte(s.Cove(t, "principal", "create", "ci", "-o", "json")), &ci); err != nil {
+		t.Fatal(err)
+	}
+	s.Cove(t, "role", "assign", ci.ObjectID, "Container Registry Repository Reader", "--registry", "harbor", "--repository", "team/app")
+	const image = "harbor.cr.cove.internal/team/app:1"
+	for _, args := range [][]string{{image}, {"docker://" + image}, {image, "--registry", "harbor"}} {
+		if out, errs, status := s.Try(t, append([]string{"can", "ci", "pull", "--from", "203.0.113.9"}, args...)...); status != 0 || !strings.HasPrefix(out, "YES") {
+			t.Errorf("%q: exit status %d\n%s%s", args, status, out, errs)
+		}
+	}
+	if out, _, status := s.Try(t, "can", "ci", "pull", "harbor.cr.cove.internal/team/api", "--from", "203.0.113.9"); status != 1 || !strings.Contains(out, "and here it is team/api") {
+		t.Errorf("another repository: exit status %d\n%s", status, out)
+	}
+	if _, errs, status := s.Try(t, "can", "ci", "pull", image, "--registry", "granary", "--from", "203.0.113.9"); status != 2 || !strings.Contains(errs, "the image is in the registry harbor") {
+		t.Errorf("another registry: exit status %d: %s", status, errs)
+	}
+	s.Cove(t, "vnet", "create", "office", "--address-prefix", "10.0.0.0/16", "--subnet-name", "default", "--subnet-prefix", "10.0.0.0/24")
+	if _, errs, status := s.Try(t, "can", "ci", "pull", image, "--from", "office/nope"); status != 1 || !strings.Contains(errs, "there is no subnet nope in office") {
+		t.Errorf("no such subnet: exit status %d: %s", status, errs)
+	}
+}
+
 // What somebody may is listed in one table.
 func TestWhatSomebodyMay(t *testing.T) {
 	s := joined(t)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"cove.example/cove/covetest"
 	"cove.example/cove/health"
@@ -164,5 +165,58 @@ func TestAPastedErrorWithoutAnID(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("the explanation lacks %q:\n%s", want, out)
 		}
+	}
+}
+
+// A text's GUIDs are not all ids of decisions: where they lead to nothing, its
+// words are what there is. Of a registry's refusal whose id the client has not
+// printed the last ones of that registry are listed, each with the command that
+// explains it, and none of another registry's.
+func TestAPastedErrorWhoseIDIsNoDecisions(t *testing.T) {
+	s := covetest.Start(t)
+	for text, code := range map[string]reason.Code{
+		"ERROR: AADSTS7000215: Invalid client id or client secret provided. Trace ID: 25f86f7c-1c88-4792-a2c4-661ef5f72abf Correlation ID: 25f86f7c-1c88-4792-a2c4-661ef5f72abf":                                                               reason.WrongCredential,
+		"ERROR: The resource with name 'harbor' and type 'Microsoft.ContainerRegistry/registries' could not be found in subscription 'cove (37167e1a-eeaf-44e1-9329-8135c5632695)'.":                                                           reason.ManagerHasNone,
+		"(AuthorizationFailed) The client '37167e1a-eeaf-44e1-9329-8135c5632695' does not have authorization to perform action 'Microsoft.ContainerRegistry/registries/read' over scope '/subscriptions/37167e1a-eeaf-44e1-9329-8135c5632695'": reason.ManagerRefuses,
+	} {
+		if out := s.Cove(t, "explain", text); !strings.Contains(out, string(code)+": ") {
+			t.Errorf("%s is explained as\n%s", text, out)
+		}
+	}
+	// An id alone is looked up and not guessed about.
+	if _, errs, status := s.Try(t, "explain", "25f86f7c-1c88-4792-a2c4-661ef5f72abf"); status != 1 || !strings.Contains(errs, "no decision has the id 25f86f7c") {
+		t.Errorf("exit status %d: %s", status, errs)
+	}
+
+	for _, name := range []string{"harbor", "granary"} {
+		s.Cove(t, "registry", "create", name, "--public-network-enabled", "false")
+		resp, err := s.Outside(t).Get("https://" + name + ".cr.cove.internal/v2/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+	}
+	text := "Error response from daemon: login attempt to https://harbor.cr.cove.internal/v2/ failed with status: 403 Forbidden"
+	var got struct {
+		Code   reason.Code
+		Recent []struct {
+			ID     string
+			Reason reason.Code
+		}
+	}
+	deadline := time.Now().Add(covetest.Wait)
+	for len(got.Recent) == 0 && time.Now().Before(deadline) { // events are kept a moment later
+		if err := json.Unmarshal([]byte(s.Cove(t, "explain", text, "-o", "json")), &got); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got.Code != reason.NetworkRefuses || len(got.Recent) != 1 || got.Recent[0].Reason != reason.PublicAccessOff {
+		t.Fatalf("%+v", got)
+	}
+	if out := s.Cove(t, "explain", text); !strings.Contains(out, "cove explain "+got.Recent[0].ID+"\n") {
+		t.Errorf("no command to go on with:\n%s", out)
+	}
+	if out := s.Cove(t, "explain", got.Recent[0].ID[:13]+"…"); !strings.Contains(out, "DENIED login at harbor.") { // as a table cuts it
+		t.Error(out)
 	}
 }

@@ -71,7 +71,7 @@ func TestRootAzWithADeviceCode(t *testing.T) {
 	s.Cove(t, "registry", "create", "harbor", "--sku", "Premium")
 	newPerson(t, s, "alice@cove.internal", "correct horse", "Reader")
 	s.Cove(t, "az", "--out", filepath.Join(dir, "az"))
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-ec", `
 		. "$0/az/env.sh"

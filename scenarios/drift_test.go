@@ -2,12 +2,14 @@ package scenarios
 
 import (
 	"encoding/json"
+	"net/http"
 	"net/url"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
+	"cove.example/cove/access"
 	"cove.example/cove/client"
 	"cove.example/cove/covetest"
 	"cove.example/cove/drift"
@@ -173,7 +175,7 @@ func mended(t *testing.T, s *covetest.Server, f drift.Finding) {
 	if f.Command {
 		run(t, s, f.Cure)
 	}
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(covetest.Wait)
 	for {
 		left, ok := watched(t, s)[f.Code]
 		if !ok {
@@ -296,7 +298,7 @@ func TestFindingsAreInTheActivityLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(covetest.Wait)
 	for {
 		list, err := c.List(t.Context(), c.Scope()+"/providers/Microsoft.Insights/eventtypes/management/values?$filter="+url.QueryEscape("status eq 'Active'"))
 		if err != nil {
@@ -317,5 +319,73 @@ func TestFindingsAreInTheActivityLog(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("nothing is told")
 		}
+	}
+}
+
+// A zone's link hides one registry from a network and leads another one's
+// clients to its private endpoint: the cure does not take that away.
+func TestAStaleLinkThatAnotherRegistryNeeds(t *testing.T) {
+	const zone = "privatelink.cr.cove.internal"
+	s := covetest.Start(t)
+	s.Cove(t, "vnet", "create", "office", "--address-prefix", "10.0.0.0/16", "--subnet-name", "default", "--subnet-prefix", "10.0.0.0/24")
+	s.Cove(t, "dns", "zone", "create", zone)
+	s.Cove(t, "dns", "link", "add", zone, "--vnet", "office")
+	for _, name := range []string{"harbor", "granary"} {
+		s.Cove(t, "registry", "create", name)
+		s.Cove(t, "private-endpoint", "create", "pe-"+name, "--registry", name, "--subnet", "office/default", "--zone", zone)
+	}
+	s.Cove(t, "private-endpoint", "delete", "pe-granary")
+	f, ok := watched(t, s)[reason.StaleLink]
+	if !ok || !strings.Contains(f.Says, "granary.cr.cove.internal does not exist") {
+		t.Fatalf("%+v", watched(t, s))
+	}
+	run(t, s, f.Cure)
+	if got := watched(t, s); len(got) > 0 {
+		t.Errorf("mended by %q: %+v", f.Cure, got)
+	}
+	for _, name := range []string{"harbor", "granary"} {
+		if out, _, _ := s.Try(t, "can", "anonymous", "pull", "x", "--registry", name, "--from", "office/default"); !strings.Contains(out, "answered by the linked zone") {
+			t.Errorf("%s:\n%s", name, out)
+		}
+	}
+}
+
+// A rule for addresses inside a virtual network admits nobody; one for a
+// machine beside the server admits it, and nothing tells to take it away.
+func TestRulesForPrivateAddresses(t *testing.T) {
+	s := covetest.Start(t)
+	s.Cove(t, "vnet", "create", "office", "--address-prefix", "10.0.0.0/16", "--subnet-name", "default", "--subnet-prefix", "10.0.0.0/24")
+	s.Cove(t, "registry", "create", "harbor", "--default-action", "Deny")
+	get := func() *http.Response {
+		resp, err := s.Outside(t).Get("https://harbor.cr.cove.internal/v2/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp
+	}
+	refused := get()
+	var e access.Explanation
+	deadline := time.Now().Add(covetest.Wait)
+	for e.ID == "" && time.Now().Before(deadline) {
+		if out, _, status := s.Try(t, "explain", refused.Header.Get("X-Ms-Correlation-Request-Id"), "-o", "json"); status == 0 {
+			if err := json.Unmarshal([]byte(out), &e); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if refused.StatusCode != http.StatusForbidden || len(e.Fixes) != 1 || e.Fixes[0].Command != "cove network-rule add harbor 127.0.0.1" {
+		t.Fatalf("status %d, %+v", refused.StatusCode, e)
+	}
+	run(t, s, e.Fixes[0].Command)
+	if got := get().StatusCode; got != http.StatusUnauthorized {
+		t.Errorf("with its rule: %d", got)
+	}
+	if got := watched(t, s); len(got) > 0 {
+		t.Errorf("a rule that admits somebody: %+v", got)
+	}
+	s.Cove(t, "network-rule", "add", "harbor", "10.0.0.6")
+	if f := watched(t, s)[reason.RuleIdle]; f.Command || !strings.Contains(f.Says, "10.0.0.6/32 of harbor names addresses inside office") {
+		t.Errorf("%+v", f)
 	}
 }

@@ -114,14 +114,15 @@ func issued(t *testing.T, s *covetest.Server, who identity, audience string) str
 	return text
 }
 
-// soon fails unless a condition holds within the ten seconds that revocation
-// may take.
+// soon waits until a condition holds. That a revocation takes ten seconds at
+// most is proven where the clock is a test's own; here it is told how long it
+// took.
 func soon(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	begun := time.Now()
 	for !holds() {
-		if time.Since(begun) > 10*time.Second {
-			t.Fatalf("after ten seconds: not %s", what)
+		if time.Since(begun) > covetest.Wait {
+			t.Fatalf("after %v: not %s", covetest.Wait, what)
 		}
 	}
 	t.Logf("%s after %v", what, time.Since(begun).Round(time.Millisecond))
@@ -264,11 +265,17 @@ func TestAServicePrincipalAndItsRoles(t *testing.T) {
 		}
 	}
 	graph := issued(t, s, admin, "https://graph.cove.internal")
-	status, made := send(t, s, http.MethodPost, "https://graph.cove.internal/v1.0/servicePrincipals/"+ci.ObjectID+"/addPassword", graph,
-		`{"passwordCredential":{"displayName":"short","endDateTime":"`+time.Now().Add(3*time.Second).UTC().Format(time.RFC3339Nano)+`"}}`)
-	short, _ := made["secretText"].(string)
-	if status != http.StatusOK || v2(ci.ClientID, short) != http.StatusOK {
-		t.Fatalf("a short-lived secret: %d %v", status, made)
+	short := ""
+	for life := 3 * time.Second; short == ""; life *= 2 {
+		end := time.Now().Add(life)
+		status, made := send(t, s, http.MethodPost, "https://graph.cove.internal/v1.0/servicePrincipals/"+ci.ObjectID+"/addPassword", graph,
+			`{"passwordCredential":{"displayName":"short","endDateTime":"`+end.UTC().Format(time.RFC3339Nano)+`"}}`)
+		text, _ := made["secretText"].(string)
+		if status == http.StatusOK && v2(ci.ClientID, text) == http.StatusOK {
+			short = text
+		} else if time.Now().Before(end) || life > covetest.Wait/2 { // else the machine was too busy for it
+			t.Fatalf("a short-lived secret: %d %v", status, made)
+		}
 	}
 	soon(t, "refused for being expired", func() bool { return v2(ci.ClientID, short) == http.StatusUnauthorized })
 	if log := s.Cove(t, "logs", "--refused", "--query", "[].ReasonCode", "-o", "tsv"); !strings.Contains(log, "COVE-AUTH-003") {
@@ -440,7 +447,7 @@ func TestRootAzMakesAPrincipal(t *testing.T) {
 	}
 	az := func(args ...string) (string, error) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), covetest.Wait)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // az is slow where the machine is busy
 		defer cancel()
 		cmd := exec.CommandContext(ctx, "bash", append([]string{"-c", `. "$0"/env.sh >/dev/null 2>&1; exec az "$@"`, dir}, args...)...)
 		cmd.Env = s.Env("PYTHONPATH=" + shims)

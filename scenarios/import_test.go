@@ -356,6 +356,63 @@ func TestRootImportOutlivesTheServer(t *testing.T) {
 	}
 }
 
+// An import that is under way ends within ten seconds with the secret of whoever
+// has asked for it, and leaves no tag.
+//
+// Published failure 9.
+func TestRootAnImportEndsWithTheRight(t *testing.T) {
+	t.Parallel()
+	far, strait := abroad(t)
+	source := openQuay(t, far, "overseas")
+	img, err := random.Image(8<<20, 6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(source.ref("team/app:1"), img, source.options()...); err != nil {
+		t.Fatal(err)
+	}
+	home := covetest.Start(t, append(towards(far), "--outbound-allow", "import=127.77.0.0/16")...)
+	harbor := openQuay(t, home, "harbor")
+	admin, id := signIn(t, home), home.Cove(t, "registry", "show", "harbor", "--query", "id", "-o", "tsv")
+	clerk := principal(t, home, "create", "clerk", "--role", "Container Registry Data Importer and Data Reader", "--registry", "harbor")
+	asked := boss{t: t, http: admin.http, token: issued(t, home, clerk, "https://management.cove.internal")}
+	strait.left.Store(20 << 20)
+	accepted := asked.do(http.MethodPost, id+"/importImage?api-version=2025-04-01", `{"source":{"registryUri":"`+source.host+`","sourceImage":"team/app:1","credentials":{"username":"overseas","password":"`+far.Password(t, "overseas")+`"}}}`)
+	at := accepted.Header.Get("Azure-AsyncOperation")
+	if accepted.StatusCode != http.StatusAccepted || at == "" {
+		t.Fatalf("%s %s", accepted.Status, accepted.text)
+	}
+	select {
+	case <-strait.full:
+	case <-time.After(covetest.Wait):
+		t.Fatal("the import did not begin")
+	}
+	var secrets []struct{ KeyID string }
+	if err := json.Unmarshal([]byte(home.Cove(t, "principal", "secret", "list", "clerk", "-o", "json")), &secrets); err != nil || len(secrets) != 1 {
+		t.Fatal(secrets, err)
+	}
+	home.Cove(t, "principal", "secret", "remove", "clerk", secrets[0].KeyID)
+	removed := time.Now()
+	at = at[strings.Index(at, "/subscriptions/"):]
+	var o struct {
+		Status string
+		Error  struct{ Code string }
+	}
+	for o.Status != "Failed" {
+		if answer := admin.do(http.MethodGet, at, ""); json.Unmarshal(answer.text, &o) != nil || o.Status == "Succeeded" || time.Since(removed) > 20*time.Second {
+			t.Fatalf("%s %s", answer.Status, answer.text)
+		}
+		pause(t)
+	}
+	if took := time.Since(removed); took > 11*time.Second || o.Error.Code != "InvalidAuthenticationToken" {
+		t.Errorf("after %v: %+v", took, o)
+	}
+	close(strait.open)
+	if got := harbor.digest("team/app:1"); got != "" {
+		t.Errorf("the tag is there: %s", got)
+	}
+}
+
 // boss signs in as the deployment's first service principal and calls the
 // Resource Manager.
 type boss struct {

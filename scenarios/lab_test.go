@@ -139,7 +139,7 @@ func (l *lab) command(ctx context.Context, h host, argv ...string) *exec.Cmd {
 // try runs a program on a host and returns what it said, and how it ended.
 func (l *lab) try(t *testing.T, h host, argv ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	cmd := l.command(ctx, h, argv...)
 	var out bytes.Buffer

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -42,7 +43,7 @@ func walk(t *testing.T, argv []string, env ...string) (string, int) {
 	cmd.Env = append(os.Environ(), "ONCE=1", "COVE="+covetest.Binary(t), "CRANE="+covetest.Crane(t))
 	cmd.Env = append(cmd.Env, env...)
 	// The script cleans up when it is asked to end.
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

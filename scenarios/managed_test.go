@@ -149,7 +149,7 @@ func TestRootAzIdentities(t *testing.T) {
 	dir := t.TempDir()
 	s.Cove(t, "registry", "create", "harbor", "--sku", "Premium")
 	s.Cove(t, "az", "--out", filepath.Join(dir, "az"))
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-ec", `
 		. "$0/az/env.sh"

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -323,9 +322,7 @@ func TestLoginsAreEvents(t *testing.T) {
 func answers(t *testing.T, addr, name string) string {
 	t.Helper()
 	q := new(dns.Msg).SetQuestion(dns.Fqdn(name), dns.TypeA)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	r, _, err := new(dns.Client).ExchangeContext(ctx, q, addr)
+	r, _, err := (&dns.Client{Timeout: covetest.Wait}).Exchange(q, addr)
 	if err != nil {
 		t.Fatal(err)
 	}

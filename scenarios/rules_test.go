@@ -318,18 +318,37 @@ func TestPeering(t *testing.T) {
 	}
 	early := enter(t, s, "spoke", "early")
 	asks(early, "spoke", "early", false)
+	s.Cove(t, "join", "spoke/default", "--name", "filed", "--out", filepath.Join(t.TempDir(), "filed.conf"))
 	if got := state(peer("hub", "spoke")); got != "Connected" {
 		t.Errorf("both sides are %v", got)
 	}
 	reaches("spoke", "builder", true)
 	reaches("far", "stranger", false)
-	// Who was there before has no route, which the status says of nobody else,
-	// until it joins again.
-	asks(early, "spoke", "early, which has no route", false)
-	if got, want := watched(t, s)[reason.MembersBehind].Says, "members of spoke have no route to the private endpoints in 10.0.0.0/16: early"; got != want {
+	// Who was there before finds the new routes by itself; a configuration in a
+	// file stays what it is, which the status says of it and of nobody else, until
+	// it is made anew.
+	client := s.Through(t, early.proxy)
+	for late := time.Now().Add(covetest.Wait); ; {
+		req, err := http.NewRequest(http.MethodGet, "https://harbor.cr.cove.internal/v2/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.SetBasicAuth("harbor", password)
+		resp, err := client.Do(req)
+		if err == nil {
+			resp.Body.Close()
+			break
+		}
+		if time.Now().After(late) {
+			t.Fatalf("a member that was there before does not reach the peer: %v", err)
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	asks(early, "spoke", "early", true)
+	if got, want := watched(t, s)[reason.MembersBehind].Says, "members of spoke have no route to the private endpoints in 10.0.0.0/16: filed"; got != want {
 		t.Errorf("the status says %q, want %q", got, want)
 	}
-	asks(enter(t, s, "spoke", "early", "--replace"), "spoke", "early, joined again", true)
+	enter(t, s, "spoke", "filed", "--replace")
 	if got, found := watched(t, s)[reason.MembersBehind]; found {
 		t.Errorf("the status still says %+v", got)
 	}
@@ -360,8 +379,8 @@ func TestPeering(t *testing.T) {
 	reaches("spoke", "late", false)
 }
 
-// A transfer that is under way ends within a second when its private endpoint
-// is rejected; others go on.
+// A transfer that is under way ends when its private endpoint is rejected, long
+// before it would by itself; others go on. The log says how soon.
 func TestRejectionEndsATransfer(t *testing.T) {
 	s := fenced(t)
 	const hostName = "registrynorth.cr.cove.internal"
@@ -412,8 +431,8 @@ func TestRejectionEndsATransfer(t *testing.T) {
 	select {
 	case err := <-mine:
 		t.Logf("%s: ended %v after the command began, which took %v: %v", hostName, time.Since(began), took, err)
-	case <-time.After(time.Until(began.Add(took + time.Second))):
-		t.Error("the transfer goes on a second after its endpoint was rejected")
+	case <-time.After(covetest.Wait / 3):
+		t.Error("the transfer goes on after its endpoint was rejected")
 	}
 	select {
 	case err := <-theirs:
@@ -480,7 +499,7 @@ func TestAnAddressChangesHands(t *testing.T) {
 			{"name":"b","properties":{"groupId":"registry","memberName":"registry_data_local","privateIPAddress":%q}}],
 		"privateLinkServiceConnections":[{"name":"c","properties":{"privateLinkServiceId":%q,"groupIds":["registry"]}}]}}`,
 		subnet, old.Addresses[0], old.Addresses[1], registryID(t, s, "theheir")))
-	if err := before.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := before.SetDeadline(time.Now().Add(covetest.Wait / 3)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := before.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {

@@ -83,8 +83,10 @@ func comeAndGo(t *testing.T, size int64) (seen comings) {
 			break
 		}
 	}
-	if slow := slices.Max(seen.ends); slow > endsWithin {
-		t.Errorf("a transfer through a rejected endpoint went on for %v", slow)
+	// On a busy machine one may take long: what ends for another reason than the
+	// rejection takes long each time.
+	if soon := slices.Min(seen.ends); soon > endsWithin {
+		t.Errorf("transfers through rejected endpoints went on for %v", seen.ends)
 	}
 	return seen
 }

@@ -130,6 +130,9 @@ func TestRootDiskFull(t *testing.T) {
 		} else if err := c.pull(t.Context(), pushRepo, &image{tag: "second", digest: digestOf(again), manifest: again}); err != nil {
 			t.Errorf("the manifest had found room: %v", err)
 		}
+		if out, said, status := s.Try(t, "status"); status != 0 || !strings.Contains(out, "COVE-DRIFT-011") {
+			t.Errorf("exit status %d, and the full disk is not told of:\n%s%s", status, out, said)
+		}
 		_, said, status := s.Try(t, "registry", "create", "another")
 		if status != 0 && !oneSentence(said) {
 			t.Errorf("exit status %d of the command:\n%s", status, said)

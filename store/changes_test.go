@@ -94,7 +94,7 @@ func TestFollowSeesEverythingInOrder(t *testing.T) {
 					t.Errorf("writer %c: %s came after %s", c.Key[0], c.Key, newest[c.Key[0]])
 				}
 				last, newest[c.Key[0]] = c, c.Key
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatalf("only %d changes came", n)
 			}
 		}
@@ -106,18 +106,31 @@ func TestFollowSeesEverythingInOrder(t *testing.T) {
 	})
 }
 
+// quickest is the least time in which one of ten changes that from records is
+// heard of. What is found by polling takes the pause of the polls each time; on
+// a busy machine any one may take long.
+func quickest(t *testing.T, from *store.DB, seen <-chan store.Change) time.Duration {
+	t.Helper()
+	least := time.Hour
+	for i := range 10 {
+		key := fmt.Sprint(i)
+		begun := time.Now()
+		if err := record(t.Context(), from, key); err != nil {
+			t.Fatal(err)
+		}
+		if c := <-seen; c.Key != key || c.Kind != "test" || c.Op != "put" || string(c.Detail) != `{"key":"`+key+`"}` || c.Time.IsZero() {
+			t.Errorf("got %+v", c)
+		}
+		least = min(least, time.Since(begun))
+	}
+	return least
+}
+
 func TestFollowWakesAtOnce(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		seen := make(chan store.Change, 1)
 		defer follow(t, db, func(list []store.Change) { seen <- list[0] })()
-		begun := time.Now()
-		if err := record(t.Context(), db, "a"); err != nil {
-			t.Fatal(err)
-		}
-		if c := <-seen; c.Key != "a" || c.Kind != "test" || c.Op != "put" || string(c.Detail) != `{"key":"a"}` || c.Time.IsZero() {
-			t.Errorf("got %+v", c)
-		}
-		if took := time.Since(begun); took > 400*time.Millisecond {
+		if took := quickest(t, db, seen); took > 300*time.Millisecond {
 			t.Errorf("it took %v: found by polling", took)
 		}
 	})
@@ -128,16 +141,8 @@ func TestFollowSeesOtherNodes(t *testing.T) {
 	here, there := storetest.Open(t, url), storetest.Open(t, url)
 	seen := make(chan store.Change, 1)
 	defer follow(t, here, func(list []store.Change) { seen <- list[0] })()
-	if err := record(t.Context(), there, "a"); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case c := <-seen:
-		if c.Key != "a" {
-			t.Errorf("got %+v", c)
-		}
-	case <-time.After(time.Second):
-		t.Error("not seen within a second")
+	if took := quickest(t, there, seen); took > time.Second {
+		t.Errorf("not seen within a second, but after %v", took)
 	}
 }
 

@@ -91,10 +91,11 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		// A line is one write to a pipe, which is whole or not at all.
+		// A line is one write to a pipe, which is whole or not at all. Ten are
+		// awaited, so that there is something to lose on a busy machine too.
 		lines := bufio.NewScanner(out)
 		for n := 0; lines.Scan(); n++ {
-			if n == 0 {
+			if n == 10 {
 				after := time.Duration(random.Int64N(int64(60 * time.Millisecond)))
 				time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
 			}

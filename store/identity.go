@@ -46,7 +46,7 @@ func (s *Identity) Subscriptions(ctx context.Context) (list []directory.Subscrip
 			err := rows.Scan(&t.ID, &t.Tenant, &t.Name)
 			list = append(list, t)
 			return err
-		}, `SELECT id, tenant, name FROM subscriptions ORDER BY id`)
+		}, `SELECT id, tenant, name FROM subscriptions ORDER BY created, id`)
 	})
 	return list, err
 }

@@ -16,6 +16,10 @@ import (
 
 const lease = time.Minute
 
+// soon is a time at which whatever is enqueued now is due, however long that
+// takes.
+func soon() time.Time { return time.Now().Add(time.Hour) }
+
 func enqueue(t *testing.T, db *store.DB, list ...task.New) {
 	t.Helper()
 	err := db.Update(t.Context(), func(tx *store.Tx) error {
@@ -59,7 +63,7 @@ func none(t *testing.T, db *store.DB, at time.Time) {
 
 func TestTaskLife(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		ctx, now := t.Context(), time.Now().Add(time.Second)
+		ctx, now := t.Context(), soon()
 		enqueue(t, db, task.New{Kind: "mow", Key: "lawn", Body: []byte(`{"height":4}`)}, task.New{Kind: "unknown here", Key: "x"})
 		got := one(t, db, now)
 		if got.Kind != "mow" || got.Key != "lawn" || string(got.Body) != `{"height":4}` || got.Tries != 1 || got.State != nil || got.Created.IsZero() {
@@ -107,7 +111,7 @@ func TestTaskWaitsForItsTime(t *testing.T) {
 
 func TestOneUnfinishedTaskOfAKindAndKey(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		now := time.Now().Add(time.Second)
+		now := soon()
 		enqueue(t, db,
 			task.New{Kind: "mow", Key: "lawn", Body: []byte("1")}, task.New{Kind: "mow", Key: "lawn", Body: []byte("2")},
 			task.New{Kind: "rake", Key: "lawn"}, task.New{Kind: "mow"}, task.New{Kind: "mow"})
@@ -136,7 +140,7 @@ func TestOneUnfinishedTaskOfAKindAndKey(t *testing.T) {
 // work may have read the state of before.
 func TestTaskEnqueuedWhileHeldRunsAgain(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		ctx, now := t.Context(), time.Now().Add(time.Second)
+		ctx, now := t.Context(), soon()
 		lawn := task.New{Kind: "mow", Key: "lawn"}
 		enqueue(t, db, lawn)
 		first := one(t, db, now)
@@ -170,7 +174,7 @@ func TestTaskEnqueuedWhileHeldRunsAgain(t *testing.T) {
 
 func TestLeaseThatRunsOut(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		ctx, now := t.Context(), time.Now().Add(time.Second)
+		ctx, now := t.Context(), soon()
 		enqueue(t, db, task.New{Kind: "mow", Key: "lawn"})
 		slow := one(t, db, now)
 		if err := db.Extend(ctx, slow, now.Add(lease/2), lease, []byte(`{"row":7}`)); err != nil {
@@ -205,7 +209,7 @@ func TestLeaseThatRunsOut(t *testing.T) {
 
 func TestFailedTaskComesBackAndIsSetAside(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
-		ctx, now := t.Context(), time.Now().Add(time.Second)
+		ctx, now := t.Context(), soon()
 		enqueue(t, db, task.New{Kind: "mow", Key: "lawn", Body: []byte("1")})
 		x := one(t, db, now)
 		if err := db.Fail(ctx, x, now, now.Add(time.Minute), "rain"); err != nil {
@@ -245,7 +249,7 @@ func TestFailedTaskComesBackAndIsSetAside(t *testing.T) {
 		if err := db.Revive(ctx, dead[0].ID); err != nil {
 			t.Fatal(err)
 		}
-		if x = one(t, db, time.Now().Add(time.Second)); string(x.Body) != "1" || x.Tries != 1 {
+		if x = one(t, db, soon()); string(x.Body) != "1" || x.Tries != 1 {
 			t.Errorf("revived as %+v", x)
 		}
 		if err := db.Revive(ctx, dead[0].ID); !errors.Is(err, store.ErrNoTask) {
@@ -263,7 +267,7 @@ func TestClaimsDoNotOverlap(t *testing.T) {
 			list = append(list, task.New{Kind: "mow", Key: fmt.Sprint(i)})
 		}
 		enqueue(t, db, list...)
-		now := time.Now().Add(time.Second)
+		now := soon()
 		var mu sync.Mutex
 		var wg sync.WaitGroup
 		owners := map[int64]int{}
@@ -307,9 +311,9 @@ func TestClaimPassesBySomebodysClaim(t *testing.T) {
 		if _, err := tx.Exec(t.Context(), `UPDATE tasks SET attempt = attempt + 1 WHERE key = 'theirs'`); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		list, err := db.Claim(ctx, []string{"mow"}, 10, time.Now().Add(time.Second), lease)
+		list, err := db.Claim(ctx, []string{"mow"}, 10, soon(), lease)
 		if err != nil || len(list) != 1 || list[0].Key != "ours" {
 			t.Errorf("claimed %v, %v", list, err)
 		}

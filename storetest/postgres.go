@@ -85,6 +85,28 @@ func (s *server) exec(q string) error {
 	return err
 }
 
+// owns fails unless the server at the port is the one of this data. Two
+// processes may have been told of the same free port, and the password of all
+// servers here is the same: without this, one process would use, and end with,
+// the other's server.
+func (s *server) owns(data string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	c, err := pgx.Connect(ctx, s.url("postgres"))
+	if err != nil {
+		return err
+	}
+	defer c.Close(ctx)
+	var at string
+	if err := c.QueryRow(ctx, "SHOW data_directory").Scan(&at); err != nil {
+		return err
+	}
+	if at != data {
+		return fmt.Errorf("the port is another server's, of %s", at)
+	}
+	return nil
+}
+
 // programs finds the newest installed server. Debian keeps them off the PATH.
 func programs() (dir string, err error) {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
@@ -201,7 +223,7 @@ func (s *server) run(bin, dir string, cred *syscall.Credential) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(60 * time.Second); ; <-tick.C {
-		err := s.exec("SELECT 1")
+		err := s.owns(filepath.Join(dir, "data"))
 		if err == nil {
 			go func() { _ = cmd.Wait() }()
 			return nil

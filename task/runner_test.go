@@ -74,7 +74,7 @@ func TestTwoRunnersShareTheWork(t *testing.T) {
 		enqueue(t, db, list...)
 		select {
 		case <-all:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("not all were done")
 		}
 		mu.Lock()
@@ -96,7 +96,7 @@ func TestRunnerWakesWhenSomethingIsEnqueuedHere(t *testing.T) {
 		enqueue(t, db, task.New{Kind: "mow"})
 		select {
 		case <-done:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("it did not wake")
 		}
 	})
@@ -108,7 +108,8 @@ func TestSlowRunnerCannotFinishForAnother(t *testing.T) {
 	storetest.Each(t, func(t *testing.T, db *store.DB) {
 		enqueue(t, db, task.New{Kind: "mow", Key: "lawn"})
 		at := make(chan error, 1)
-		defer start(t, &task.Runner{Queue: db, Lease: 300 * time.Millisecond, Handlers: map[string]task.Handler{
+		// Nobody looks again: a renewal that comes late would give it away here.
+		defer start(t, &task.Runner{Queue: db, Lease: 300 * time.Millisecond, Poll: time.Hour, Workers: 1, Handlers: map[string]task.Handler{
 			"mow": func(ctx context.Context, h *task.Held) error {
 				// Somebody whose clock is far ahead takes it over.
 				other, err := db.Claim(context.Background(), []string{"mow"}, 1, time.Now().Add(time.Hour), time.Hour)
@@ -125,7 +126,7 @@ func TestSlowRunnerCannotFinishForAnother(t *testing.T) {
 			if !errors.Is(err, task.ErrFenced) {
 				t.Errorf("Save by the slow one: %v", err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("the slow handler was not told")
 		}
 		// It is still there, in the other's hands.
@@ -278,7 +279,8 @@ func TestNoMoreHandlersAtOnceThanWorkers(t *testing.T) {
 		var now, most atomic.Int64
 		stop := start(t, &task.Runner{Queue: db, Workers: 3, Handlers: map[string]task.Handler{
 			"mow": func(context.Context, *task.Held) error {
-				most.Store(max(most.Load(), now.Add(1)))
+				for n, had := now.Add(1), most.Load(); n > had && !most.CompareAndSwap(had, n); had = most.Load() {
+				}
 				time.Sleep(time.Second)
 				now.Add(-1)
 				return nil

@@ -1,9 +1,11 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"cove.example/cove/content"
 	"cove.example/cove/fault"
@@ -20,7 +22,16 @@ type Importer struct {
 	Sealer  registry.Sealer
 	// Upstream opens a repository of another registry.
 	Upstream func(host string, repo oci.Repo, username, password string) (Remote, error)
+	// Allowed reports whether the import of an operation may begin, or go on: who
+	// has asked for it may have lost the right since.
+	Allowed func(ctx context.Context, o resource.Operation, im registry.Import) error
+	// Attend is how often that is asked; 0 is every five seconds.
+	Attend time.Duration
 }
+
+// attendEvery is how often an import is decided again: what is taken away ends
+// it within ten seconds.
+const attendEvery = 5 * time.Second
 
 // mark is what an attempt leaves for the next.
 type mark struct {
@@ -35,7 +46,14 @@ func (i *Importer) Do(ctx context.Context, p *resource.Progress) (resource.Objec
 	if err != nil {
 		return nil, err
 	}
-	result, err := i.do(ctx, p, im)
+	if err := i.Allowed(ctx, p.Operation, im); err != nil && !fault.Is(err, fault.NotFound) { // do tells what that is
+		return nil, err
+	}
+	attended, end := i.attend(ctx, p.Operation, im)
+	result, err := i.do(attended, p, im)
+	if no := end(); err != nil && no != nil {
+		err = no
+	}
 	if errors.Is(err, resource.ErrCanceled) {
 		// The registry's content was dropped with it; this is what came later.
 		if err := i.drop(ctx, im.UID); err != nil {
@@ -43,6 +61,35 @@ func (i *Importer) Do(ctx context.Context, p *resource.Progress) (resource.Objec
 		}
 	}
 	return result, err
+}
+
+// attend has an import decided again while it lasts, and cancels its context
+// when it may not go on; end says why, nil where it might to its end. Who cannot
+// be asked about is not stopped.
+func (i *Importer) attend(ctx context.Context, o resource.Operation, im registry.Import) (_ context.Context, end func() error) {
+	attended, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		tick := time.NewTicker(cmp.Or(i.Attend, attendEvery))
+		defer tick.Stop()
+		for {
+			select {
+			case <-attended.Done():
+				ended <- nil
+				return
+			case <-tick.C:
+			}
+			if err := i.Allowed(attended, o, im); fault.Is(err, fault.Denied) || fault.Is(err, fault.Unauthenticated) {
+				cancel()
+				ended <- err
+				return
+			}
+		}
+	}()
+	return attended, func() error {
+		cancel()
+		return <-ended
+	}
 }
 
 func (i *Importer) do(ctx context.Context, p *resource.Progress, im registry.Import) (resource.Object, error) {

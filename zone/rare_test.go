@@ -54,6 +54,8 @@ func TestRareRecordSets(t *testing.T) {
 			{"SRV/x", `{"properties":{"srvRecords":[{"priority":1,"weight":1,"target":"a.b"}]}}`, "properties.srvRecords[0].port"},
 			{"PTR/x", `{"properties":{"ptrRecords":[{"ptrdname":"a b"}]}}`, "properties.ptrRecords[0].ptrdname"},
 			{"PTR/x", `{"properties":{"ptrRecords":{}}}`, "properties.ptrRecords"},
+			{"A/x", `{"properties":{"metadata":["a"]}}`, "properties.metadata"},
+			{"A/x", `{"properties":{"metadata":{"a":1}}}`, "properties.metadata.a"},
 		} {
 			if _, err := w.try(owner, z+"/"+c.id, c.body); invalid(err) != c.path {
 				t.Errorf("%s %.60s: %v", c.id, c.body, err)
@@ -61,6 +63,37 @@ func TestRareRecordSets(t *testing.T) {
 		}
 		_, err := w.try(owner, z+"/CNAME/t", `{"properties":{"cnameRecord":{"cname":"a.b"}}}`)
 		w.refused(err, "Conflict", "CNAME")
+	})
+}
+
+func decode(t *testing.T, text string) resource.Object {
+	t.Helper()
+	o, err := resource.Decode([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// A PATCH brings the whole metadata, as az sends it: what is not in it any more
+// is gone, and a PATCH of something else leaves it.
+func TestMetadataIsReplaced(t *testing.T) {
+	each(t, func(w *world) {
+		z := zoneID(group, "corp.internal")
+		w.put(z, `{}`)
+		www := z + "/A/www"
+		w.put(www, `{"properties":{"ttl":30,"metadata":{"a":"1","b":"2"}}}`)
+		for _, c := range []struct{ patch, want string }{
+			{`{"properties":{"metadata":{"b":"3"}}}`, "map[b:3]"},
+			{`{"properties":{"ttl":40}}`, "map[b:3]"},
+			{`{"properties":{"metadata":{}}}`, "map[]"},
+		} {
+			got, err := w.svc.Patch(t.Context(), owner, arm.MustID(www), decode(t, c.patch), resource.Condition{})
+			w.check(err)
+			if m := fmt.Sprint(resource.Lookup(got.Body, "properties.metadata")); m != c.want {
+				t.Errorf("after %s it is %s, want %s", c.patch, m, c.want)
+			}
+		}
 	})
 }
 

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,6 +21,7 @@ func recordType(typ string, check func(props resource.Object) []fault.Field) res
 	return resource.Type{
 		Name:     typ,
 		ReadOnly: []string{"properties.fqdn", "properties.isAutoRegistered"},
+		Whole:    []string{pathMetadata},
 		CheckName: func(name string) string {
 			// The zone is not known here; Check measures the two together.
 			if err := checkRelative(name, "zone"); err != nil {
@@ -31,7 +34,7 @@ func recordType(typ string, check func(props resource.Object) []fault.Field) res
 			if !ok {
 				return []fault.Field{{Path: "properties", Message: "is required"}}
 			}
-			bad := check(props)
+			bad := append(check(props), checkMetadata(props)...)
 			name, zone := c.New.ID.Name(), c.New.ID.Parent().Name()
 			if err := checkRelative(name, zone); err != nil {
 				bad = append(bad, fault.Field{Path: "name", Message: err.Error()})
@@ -56,6 +59,22 @@ func recordType(typ string, check func(props resource.Object) []fault.Field) res
 			return admitSet(ctx, tx, c.New.ID)
 		},
 	}
+}
+
+// pathMetadata are the words that a caller keeps with a record set.
+const pathMetadata = "properties.metadata"
+
+func checkMetadata(props resource.Object) (bad []fault.Field) {
+	words, ok := props["metadata"].(resource.Object)
+	if props["metadata"] != nil && !ok {
+		return []fault.Field{{Path: pathMetadata, Message: "must be an object of strings"}}
+	}
+	for _, name := range slices.Sorted(maps.Keys(words)) {
+		if _, ok := words[name].(string); !ok {
+			bad = append(bad, fault.Field{Path: pathMetadata + "." + name, Message: "must be a string"})
+		}
+	}
+	return bad
 }
 
 // number reads a JSON number that is whole.

@@ -17,6 +17,7 @@ func soaType() resource.Type {
 	return resource.Type{
 		Name: TypeZoneSOA, NoDelete: true,
 		ReadOnly: []string{"properties.fqdn", "properties.isAutoRegistered", "properties.soaRecord.host", "properties.soaRecord.serialNumber"},
+		Whole:    []string{pathMetadata},
 		CheckName: func(name string) string {
 			if name != "@" {
 				return "must be @"

@@ -374,6 +374,10 @@ func (s *server) openDNS(frontEnd netip.Addr) error {
 	s.dns = dnsapi.New(dnsapi.Config{
 		Views: s.views.Of, FrontEnd: s.serviceFrontEnd(frontEnd), Forward: dnsapi.NewForwarder(upstreams, own), Now: s.now,
 		Observe: func(view, rcode string) { s.answers.WithLabelValues(view, rcode).Inc() },
+		Routes: func(ctx context.Context, in string, from netip.Addr) ([]netip.Prefix, error) {
+			return s.networks.Tell(ctx, s.resources, in, from)
+		},
+		RoutesName: network.RoutesName,
 	})
 	return nil
 }

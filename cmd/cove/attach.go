@@ -267,10 +267,10 @@ func (s *server) attached(subscription arm.ID) (found []drift.Finding) {
 				Says: fmt.Sprintf("--attach-%s names %s, and there is no such network", w.attachments.way(id), id),
 			})
 		}
-		if n, _ := s.networks.Wanted(key); len(n.Peers) > 0 {
+		if n, _ := s.networks.Wanted(key); n.Peers.Len() > 0 {
 			found = append(found, drift.Finding{
 				Code: reason.MembersCutOff, Resource: id,
-				Says: fmt.Sprintf("members of %s that joined by tunnels before --attach-%s was given are cut off: %d", id.Name(), w.attachments.way(id), len(n.Peers)),
+				Says: fmt.Sprintf("members of %s that joined by tunnels before --attach-%s was given are cut off: %d", id.Name(), w.attachments.way(id), n.Peers.Len()),
 			})
 		}
 	}

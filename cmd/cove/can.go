@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +41,8 @@ func (a *app) canCommand() *cobra.Command {
 	c := a.asClient(&cobra.Command{
 		Use: "can WHO ACTION REPOSITORY --registry NAME --from WHERE", Short: "Ask what a request would get, without making it",
 		Long: `Ask what a request would get, without making it. The answer is made by the code
-that decides about requests.
+that decides about requests. REPOSITORY may be an image as clients write it, with
+its login server, which then says the registry too.
 
 WHO is a principal (its client id, name or object id), admin, anonymous, or
 token:NAME for one of the registry's own tokens. ACTION is pull, push, delete,
@@ -60,11 +63,21 @@ resource id.
 
 It ends with 0 for yes, 1 for no, and 3 where it cannot be said.`,
 		Example: `  cove can ci pull team/app --registry myregistry --from office/default
+  cove can ci pull myregistry.cr.cove.internal/team/app:1.4 --from office/default
   cove can anonymous pull base --registry myregistry --from 203.0.113.9
   cove can ci --list --registry myregistry --from office/default
   cove can --if-change closed.json --since 24h
   cove can --who pull team/app --registry myregistry --at 2026-11-20T12:00:00Z`,
 		Args: cobra.MaximumNArgs(3),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			switch len(args) {
+			case 0:
+				return []string{"admin", "anonymous", "token:"}, cobra.ShellCompDirectiveNoFileComp
+			case 1:
+				return append(slices.Sorted(maps.Keys(canActions)), "list"), cobra.ShellCompDirectiveNoFileComp
+			}
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: a.directoryDo(func(cmd *cobra.Command, cl, graph *client.Client, args []string) error {
 			if f.who {
 				return a.who(cmd.Context(), cl, f, args)
@@ -74,11 +87,17 @@ It ends with 0 for yes, 1 for no, and 3 where it cannot be said.`,
 				return err
 			}
 			switch {
+			case f.since <= 0:
+				return usagef("--since %s: how far to look back, such as 24h", f.since)
 			case len(args) == 0 && change != nil:
 				return a.flips(cmd.Context(), cl, f, change)
 			case len(args) == 0, len(args) == 1 && !f.list, len(args) == 2 && args[1] != "list" && !f.list:
 				return usagef("say WHO, ACTION and REPOSITORY, as in `cove can ci pull team/app`; see `cove can --help`")
-			case f.registry == "" || f.from == "":
+			}
+			if err := f.image(cmd.Context(), cl, args[1:]); err != nil {
+				return err
+			}
+			if f.registry == "" || f.from == "" {
 				return usagef("say which registry with --registry and from where with --from")
 			}
 			q, err := a.question(cmd.Context(), cl, graph, f, args[0])
@@ -120,6 +139,47 @@ It ends with 0 for yes, 1 for no, and 3 where it cannot be said.`,
 	fs.BoolVar(&f.list, "list", false, "list what WHO may do")
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "say nothing; the exit status is the answer")
 	return c
+}
+
+// image takes the login server off an image that is written as clients write
+// it, and the registry's name from there. Repositories may have dots too: only
+// this deployment's login servers are taken for one.
+func (f *canFlags) image(ctx context.Context, cl *client.Client, args []string) error {
+	for i, arg := range args {
+		host, rest, ok := strings.Cut(strings.TrimPrefix(arg, "docker://"), "/")
+		name, suffix, dotted := strings.Cut(strings.ToLower(host), ".")
+		if !ok || !dotted {
+			continue
+		}
+		known, err := registrySuffix(ctx, cl)
+		if err != nil {
+			return err
+		}
+		if suffix != known {
+			continue
+		}
+		if f.registry != "" && !strings.EqualFold(lastName(f.registry), name) {
+			return usagef("the image is in the registry %s, and --registry says %s", name, f.registry)
+		}
+		if f.registry == "" {
+			f.registry = name
+		}
+		args[i] = rest
+	}
+	return nil
+}
+
+// registrySuffix is what follows a registry's name in its login server.
+func registrySuffix(ctx context.Context, cl *client.Client) (string, error) {
+	if cl.Profile.RegistrySuffix == "" {
+		// The variables of the environment do not say it.
+		cloud, err := cl.Metadata(ctx)
+		if err != nil {
+			return "", err
+		}
+		cl.Profile.RegistrySuffix = strings.TrimPrefix(cloud.RegistrySuffix, ".")
+	}
+	return strings.ToLower(cl.Profile.RegistrySuffix), nil
 }
 
 // canScope is what an action needs.
@@ -179,7 +239,11 @@ func (a *app) question(ctx context.Context, cl, graph *client.Client, f canFlags
 		if err != nil {
 			return nil, err
 		}
-		from["subnet"], from["kind"] = vnetID+"/subnets/"+url.PathEscape(subnet), f.kind
+		id := vnetID + "/subnets/" + url.PathEscape(subnet)
+		if _, err := cl.Get(ctx, id); client.NotFound(err) {
+			return nil, fault.Newf(fault.NotFound, "there is no subnet %s in %s; `cove vnet show %s` shows what there is", subnet, vnet, vnet)
+		}
+		from["subnet"], from["kind"] = id, f.kind
 		if f.address != "" {
 			from["address"] = f.address
 		}
@@ -314,13 +378,21 @@ func readChange(name string) ([]any, error) {
 	if err := yaml.Unmarshal(b, &v); err != nil {
 		return nil, usagef("--if-change %s is neither JSON nor YAML: %v", name, err)
 	}
-	switch v := v.(type) {
-	case []any:
-		return v, nil
-	case map[string]any:
-		return []any{v}, nil
+	list, ok := v.([]any)
+	if o, one := v.(map[string]any); one {
+		list, ok = []any{o}, true
 	}
-	return nil, usagef("--if-change %s holds no resource", name)
+	if !ok {
+		return nil, usagef("--if-change %s holds no resource", name)
+	}
+	for _, v := range list {
+		if o, ok := v.(map[string]any); ok {
+			// What `cove … show` and `az … show` add for people is no part of it.
+			delete(o, "resourceGroup")
+			delete(o, "role")
+		}
+	}
+	return list, nil
 }
 
 // flips shows which requests a change would decide otherwise.

@@ -41,7 +41,7 @@ func (f *checkFlags) add(c *cobra.Command) {
 	fs := c.Flags()
 	fs.StringVar(&f.image, "image", "", "the image to pull, REPOSITORY[:TAG|@DIGEST]")
 	fs.StringVar(&f.platform, "platform", "", "of an image for several, the one to check (default linux and this machine's processor)")
-	fs.StringVarP(&f.user, "username", "u", "", "sign in with this user name and a password (default: as `cove login` did)")
+	fs.StringVarP(&f.user, "username", "u", "", "sign in with this user name and a password (default: as cove login did)")
 	fs.StringVar(&f.passwordFile, "password-file", "", "file that holds the password (default standard input)")
 	fs.BoolVar(&f.anonymous, "anonymous", false, "do not sign in")
 	fs.StringVar(&f.vnet, "vnet", "", "the virtual network that this machine is in: its private endpoint must be the one that is reached")
@@ -68,8 +68,9 @@ could not be determined.`,
   cove check-health myregistry --vnet office --image team/app:1.4
   cove check-health myregistry --userspace office/default --image team/app:1.4
   cove check-health registry.example.com/team/app:1.4 --username ci --password-file pw`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.check(cmd.Context(), f, args[0], "") },
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.names(typeRegistry),
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.check(cmd.Context(), f, args[0], "") },
 	})
 	c.PersistentFlags().StringVarP(&a.group, "resource-group", "g", "", "the registry's resource group")
 	f.add(c)
@@ -87,10 +88,15 @@ func (a *app) probeCommand() *cobra.Command {
 	var f checkFlags
 	c := a.asClient(&cobra.Command{
 		Use: "probe LAYER REGISTRY | HOST[/REPOSITORY[:TAG]]", Short: "Try one layer of a pull",
-		Long:      "Try one layer of a pull, and what it needs, from this machine: dns, tcp, tls,\nchallenge, token, manifest or blob. See cove check-health for all of them at once.",
-		Example:   "  cove probe tls myregistry.cr.cove.internal\n  cove probe blob myregistry --image team/app:1.4",
-		Args:      cobra.ExactArgs(2),
-		ValidArgs: slices.Sorted(maps.Keys(probes)),
+		Long:    "Try one layer of a pull, and what it needs, from this machine: dns, tcp, tls,\nchallenge, token, manifest or blob. See cove check-health for all of them at once.",
+		Example: "  cove probe tls myregistry.cr.cove.internal\n  cove probe blob myregistry --image team/app:1.4",
+		Args:    cobra.ExactArgs(2),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 0 {
+				return slices.Sorted(maps.Keys(probes)), cobra.ShellCompDirectiveNoFileComp
+			}
+			return a.names(typeRegistry)(cmd, args, word)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			layer, ok := probes[args[0]]
 			if !ok {
@@ -119,7 +125,7 @@ func (a *app) check(ctx context.Context, f checkFlags, what, last string) error 
 		return err
 	}
 	t.TokenHost = f.tokenHost
-	endpoint, compared, err := a.aim(ctx, cl, &f, &t)
+	seen, err := a.aim(ctx, cl, &f, &t)
 	if err != nil {
 		return err
 	}
@@ -148,9 +154,13 @@ func (a *app) check(ctx context.Context, f checkFlags, what, last string) error 
 	if err != nil {
 		return usageError{err}
 	}
-	c.Known = compared
+	c.Known = seen.compared
 	report := c.Run(ctx)
-	cures(report, cl, f, endpoint)
+	strays(report, seen.held)
+	if t.Holds != nil && f.userspace == "" {
+		forwards(ctx, report, c.Way, t.Holds, cl.Profile.RegistrySuffix)
+	}
+	cures(report, cl, f, seen.endpoint)
 	a.walls(ctx, cl, f, t.Host, c.Way, report)
 	if a.print.format != "table" || a.print.query != "" {
 		if err := a.print.shown(report); err != nil {
@@ -171,6 +181,11 @@ func (a *app) check(ctx context.Context, f checkFlags, what, last string) error 
 // target reads what is to be checked: a registry's name, a host, or an image
 // with its host.
 func (f *checkFlags) target(what string) (health.Target, error) {
+	// People have it from a browser, or from skopeo.
+	for _, scheme := range []string{"https://", "docker://", "oci://"} {
+		what = strings.TrimPrefix(what, scheme)
+	}
+	what = strings.TrimSuffix(strings.TrimSuffix(what, "/"), "/v2")
 	t := health.Target{Host: strings.ToLower(what), Platform: f.platform}
 	host, image, _ := strings.Cut(what, "/")
 	if image != "" {
@@ -204,42 +219,43 @@ func (a *app) known() (*client.Client, error) {
 	return cl, nil
 }
 
+// aimed is what the control plane knows that the answers are compared with.
+type aimed struct {
+	endpoint string   // the registry's private endpoint in the caller's network
+	held     []holder // where the caller's network is not known
+	compared []health.Result
+}
+
 // aim completes the target with what the control plane knows of the registry:
 // its login server, its data endpoints, and what the private endpoint of the
-// caller's network, which is returned, holds. A pull does not need the control
-// plane, and a check goes on without it; but then it says so, because there is
+// caller's network holds. A pull does not need the control plane, and a check goes on without it; but then it says so, because there is
 // less to compare the answers with.
-func (a *app) aim(ctx context.Context, cl *client.Client, f *checkFlags, t *health.Target) (endpoint string, compared []health.Result, err error) {
+func (a *app) aim(ctx context.Context, cl *client.Client, f *checkFlags, t *health.Target) (seen aimed, err error) {
 	name, suffix, isHost := strings.Cut(t.Host, ".")
 	if cl == nil {
 		if !isHost {
-			return "", nil, fault.Newf(fault.Invalid, "no server is known that could say where the registry %s is: give its login server, or use --data or `cove login`", t.Host)
+			return seen, fault.Newf(fault.Invalid, "no server is known that could say where the registry %s is: give its login server, or use --data or `cove login`", t.Host)
 		}
-		return "", nil, nil
+		return seen, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, health.Patience)
 	defer cancel()
-	if cl.Profile.RegistrySuffix == "" {
-		// The variables of the environment do not say it.
-		if cloud, err := cl.Metadata(ctx); err == nil {
-			cl.Profile.RegistrySuffix = strings.TrimPrefix(cloud.RegistrySuffix, ".")
-		}
-	}
-	if isHost && !strings.EqualFold(suffix, cl.Profile.RegistrySuffix) {
-		return "", nil, nil // somebody else's registry
+	// Where it cannot be had, compare below says why.
+	if known, _ := registrySuffix(ctx, cl); isHost && !strings.EqualFold(suffix, known) {
+		return seen, nil // somebody else's registry
 	}
 	t.Explained = true
 	if f.vnet == "" {
 		f.vnet, _, _ = strings.Cut(f.userspace, "/")
 	}
 	began := time.Now()
-	endpoint, err = a.compare(ctx, cl, f, name, t)
+	seen, err = a.compare(ctx, cl, f, name, t)
 	if err == nil {
-		return endpoint, nil, nil
+		return seen, nil
 	}
 	if !isHost {
 		if cl.Profile.RegistrySuffix == "" {
-			return "", nil, err
+			return seen, err
 		}
 		t.Host = name + "." + cl.Profile.RegistrySuffix
 	}
@@ -250,14 +266,14 @@ func (a *app) aim(ctx context.Context, cl *client.Client, f *checkFlags, t *heal
 	if f.vnet == "" && (client.NotFound(err) || fault.Is(err, fault.NotFound) || fault.Is(err, fault.Denied)) {
 		r.Outcome = health.Warned // who pulls need not be somebody who may read the registry
 	}
-	return "", []health.Result{r}, nil
+	return aimed{compared: []health.Result{r}}, nil
 }
 
 // compare reads what the control plane knows of a registry.
-func (a *app) compare(ctx context.Context, cl *client.Client, f *checkFlags, name string, t *health.Target) (endpoint string, err error) {
+func (a *app) compare(ctx context.Context, cl *client.Client, f *checkFlags, name string, t *health.Target) (seen aimed, err error) {
 	doc, err := a.get(ctx, cl, typeRegistry, name)
 	if err != nil {
-		return "", err
+		return seen, err
 	}
 	if server, ok := dig(doc, "properties", "loginServer").(string); ok && !strings.Contains(t.Host, ".") {
 		t.Host = server
@@ -270,13 +286,18 @@ func (a *app) compare(ctx context.Context, cl *client.Client, f *checkFlags, nam
 	}
 	if f.user != "" {
 		if t.Credential.Ends, err = a.tokenEnds(ctx, cl, doc, f.user); err != nil {
-			return "", err
+			return seen, err
 		}
 	}
 	if f.vnet == "" {
-		return "", nil
+		seen.held = endpointsTo(ctx, cl, text(doc["id"]))
+		return seen, nil
 	}
-	return a.holds(ctx, cl, doc, f.vnet, t)
+	if seen.endpoint, err = a.holds(ctx, cl, doc, f.vnet, t); err == nil && seen.endpoint == "" {
+		zone := privatePrefix + cl.Profile.RegistrySuffix
+		seen.compared = []health.Result{absent(endpointsTo(ctx, cl, text(doc["id"])), lastName(f.vnet), text(doc["name"]), zone)}
+	}
+	return seen, err
 }
 
 // tokenEnds is when the last password of a registry's token ends, the zero time
@@ -339,20 +360,9 @@ func (a *app) holds(ctx context.Context, cl *client.Client, registry client.Obje
 			continue
 		}
 		endpoint = lastName(id)
-		configs, _ := dig(pe, "properties", "customDnsConfigs").([]any)
-		for _, c := range configs {
-			o, _ := c.(client.Object)
-			name, _ := o["fqdn"].(string)
-			addrs, _ := o["ipAddresses"].([]any)
-			for _, s := range addrs {
-				if addr, err := netip.ParseAddr(text(s)); err == nil {
-					t.Holds[name] = append(t.Holds[name], addr)
-				}
-			}
+		for name, addrs := range addressesOf(pe) {
+			t.Holds[name] = append(t.Holds[name], addrs...)
 		}
-	}
-	if endpoint == "" {
-		a.note("no private endpoint of the registry lies in %s", vnet)
 	}
 	return endpoint, nil
 }
@@ -368,11 +378,15 @@ func cures(r health.Report, cl *client.Client, f checkFlags, endpoint string) {
 	if endpoint == "" {
 		return
 	}
+	unlinked := slices.ContainsFunc(r.Results, func(x health.Result) bool { return x.Code == reason.NamePublic })
 	for i := range r.Results {
-		switch r.Results[i].Code {
-		case reason.PrivateNoRecord, reason.NameElsewhere, reason.DataNamePublic:
+		if r.Results[i].Fix != "" {
+			continue
+		}
+		switch code := r.Results[i].Code; {
+		case code == reason.PrivateNoRecord, code == reason.NameElsewhere, code == reason.DataNamePublic && !unlinked:
 			r.Results[i].Fix = "cove dns record sync --private-endpoint " + endpoint
-		case reason.NamePublic:
+		case code == reason.NamePublic, code == reason.DataNamePublic:
 			r.Results[i].Fix = "cove dns link add " + privatePrefix + cl.Profile.RegistrySuffix + " --vnet " + f.vnet
 		}
 	}
@@ -481,6 +495,7 @@ func (a *app) trusted(cl *client.Client, file string) (*x509.CertPool, error) {
 
 // outside is the way of this machine's own programs.
 func outside(resolver string, w *health.Way) error {
+	w.Small = health.SmallDial
 	if resolver != "" {
 		if _, err := netip.ParseAddrPort(resolver); err != nil {
 			addr, err := netip.ParseAddr(resolver)
@@ -500,13 +515,18 @@ func outside(resolver string, w *health.Way) error {
 	for _, s := range conf.Servers {
 		servers = append(servers, net.JoinHostPort(s, conf.Port))
 	}
-	w.Lookup = health.Resolvers(servers, (&net.Dialer{}).DialContext, func(ctx context.Context, host string) ([]netip.Addr, error) {
+	look := health.Resolvers(servers, (&net.Dialer{}).DialContext, func(ctx context.Context, host string) ([]netip.Addr, error) {
 		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", host)
 		for i := range found {
 			found[i] = found[i].Unmap()
 		}
 		return found, err
 	})
+	w.Lookup = func(ctx context.Context, host string) (health.Answer, error) {
+		a, err := look(ctx, host)
+		a.Hosts = health.HostsLines("/etc/hosts", host)
+		return a, err
+	}
 	return nil
 }
 
@@ -552,9 +572,10 @@ var healthMarks = map[health.Outcome]string{health.Passed: "✔", health.Failed:
 // diagnose writes a report for a person: first what a pull would do and what
 // to do about it, then what was measured.
 func diagnose(w io.Writer, r health.Report, where string) error {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s · from %s · %s\n", cell(r.Target), cell(where), (time.Duration(r.Millis) * time.Millisecond).Round(time.Millisecond*10))
-	fmt.Fprintf(&b, "%s\n\n", pullSummary(r))
+	b := sheet{width: terminalWidth(w)}
+	b.row("", 0, cell(fmt.Sprintf("%s · from %s · %s", r.Target, where, (time.Duration(r.Millis)*time.Millisecond).Round(time.Millisecond*10))))
+	b.row("", 0, pullSummary(r))
+	b.WriteByte('\n')
 	for _, x := range r.Results {
 		subject := ""
 		switch x.Layer {
@@ -565,19 +586,22 @@ func diagnose(w io.Writer, r health.Report, where string) error {
 				subject = x.Subject + "  "
 			}
 		}
+		if strings.HasPrefix(x.Said, x.Subject) {
+			subject = ""
+		}
 		if x.Outcome == health.NotReached {
 			x.Said = "not reached: " + x.Said
 		}
-		fmt.Fprintf(&b, " %s %-13s %s%s\n", healthMarks[x.Outcome], x.Layer, cell(subject), cell(x.Said))
+		b.row(" "+healthMarks[x.Outcome]+" "+x.Layer, layerIndent, cell(subject+x.Said))
 		if x.Code != "" {
 			title := ""
 			if m, ok := reason.Of(string(x.Code)); ok {
 				title = "  " + m.Title
 			}
-			fmt.Fprintf(&b, "   %13s %s%s\n", "", x.Code, title)
+			b.row("", layerIndent, string(x.Code)+title)
 		}
 		for _, e := range x.Evidence {
-			fmt.Fprintf(&b, "   %13s %s\n", "", cell(e))
+			b.row("", layerIndent, cell(e))
 		}
 	}
 	told, failed := map[string]bool{}, r.Count(health.Failed) > 0
@@ -586,17 +610,33 @@ func diagnose(w io.Writer, r health.Report, where string) error {
 		if m, ok := reason.Of(string(x.Code)); ok && next == "" {
 			next = m.Next
 		}
-		if x.Code == "" || told[next] || len(told) == 3 || failed && x.Outcome != health.Failed {
+		if x.Code == "" || told[next] || len(told) == 3 || failed && x.Outcome != health.Failed || blamed(r, x) {
 			continue
 		}
 		if len(told) == 0 {
-			b.WriteString("\n")
+			b.WriteByte('\n')
 		}
 		told[next] = true
-		fmt.Fprintf(&b, "next   %s\nmore   cove help %s\n", cell(next), x.Code)
+		if x.Fix != "" { // is there to be copied
+			b.line("next", causeIndent, cell(next))
+		} else {
+			b.row("next", causeIndent, cell(next))
+		}
+		b.line("more", causeIndent, "cove help "+string(x.Code))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// layerIndent is the column in which what is said of a layer begins.
+const layerIndent = 17
+
+// blamed reports whether layers do not come because of what was found at the
+// data endpoint itself: what is to be done stands there.
+func blamed(r health.Report, x health.Result) bool {
+	return x.Code == reason.DataBlocked && slices.ContainsFunc(r.Results, func(d health.Result) bool {
+		return d.Layer == health.LayerData && d.Outcome == health.Failed && strings.Contains(x.Said, d.Subject)
+	})
 }
 
 // worst are results with failures before what is only to be looked at.

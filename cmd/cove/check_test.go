@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -57,5 +58,58 @@ more   cove help COVE-CLIENT-002
 		if b.String() != x.want {
 			t.Errorf("%s:\n%s\nwant\n%s", x.what, b.String(), x.want)
 		}
+	}
+}
+
+// A private address that does not answer is a wrong record where no private
+// endpoint of the registry holds it, and a wall on the way where one does.
+func TestAnAddressThatNobodyHolds(t *testing.T) {
+	const name = "r.local.data.cr.cove.internal"
+	held := []holder{
+		{name: "pe", vnet: "office", state: "Approved", addrs: map[string][]netip.Addr{name: {netip.MustParseAddr("10.0.0.5")}}},
+		{name: "old", vnet: "office", state: "Disconnected", addrs: map[string][]netip.Addr{name: {netip.MustParseAddr("10.0.0.9")}}},
+	}
+	for said, want := range map[string]health.Result{
+		"10.0.0.77:443: no answer":    {Code: reason.NameElsewhere, Fix: "cove dns record sync --private-endpoint pe"},
+		"10.0.0.9:443: no answer":     {Code: reason.NameElsewhere, Fix: "cove dns record sync --private-endpoint pe"},
+		"10.0.0.5:443: no answer":     {Code: reason.PathSilent, Fix: "open it"},
+		"203.0.113.7:443: no answer":  {Code: reason.PathSilent, Fix: "open it"},
+		"something else: not reached": {Code: reason.PathSilent, Fix: "open it"},
+	} {
+		r := health.Report{Results: []health.Result{{Layer: health.LayerData, Subject: name, Outcome: health.Failed, Code: reason.PathSilent, Said: said, Fix: "open it"}}}
+		strays(r, held)
+		if got := r.Results[0]; got.Code != want.Code || got.Fix != want.Fix || (len(got.Evidence) == 1) != (want.Code == reason.NameElsewhere) {
+			t.Errorf("%s: %+v", said, got)
+		}
+	}
+}
+
+// Of a network in which the registry has no private endpoint the check says so,
+// and what is to be done where there was one.
+func TestANetworkWithoutTheEndpoint(t *testing.T) {
+	held := []holder{
+		{name: "pe", vnet: "hub", subnet: "hub/default", state: "Approved"},
+		{name: "old", vnet: "office", subnet: "office/default", state: "Disconnected"},
+	}
+	if r := absent(held, "spoke", "r", "privatelink.x"); r.Outcome != health.Passed || r.Said != "no private endpoint of r lies in spoke; pe lies in hub" {
+		t.Errorf("%+v", r)
+	}
+	r := absent(held, "office", "r", "privatelink.x")
+	if r.Outcome != health.Failed || r.Code != reason.EndpointDead ||
+		r.Fix != "cove private-endpoint delete old && cove private-endpoint create old --registry r --subnet office/default --zone privatelink.x" {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Where layers do not come because of the data endpoint's name, what mends the
+// name is said, and not to open a firewall.
+func TestWhatMendsTheDataEndpointComesFirst(t *testing.T) {
+	var b strings.Builder
+	err := diagnose(&b, health.Report{Target: "r/app:1", Results: []health.Result{
+		{Layer: health.LayerBlob, Subject: "r", Outcome: health.Failed, Code: reason.DataBlocked, Said: "the registry sends layers to r.data, and r.data does not exist"},
+		{Layer: health.LayerData, Subject: "r.data", Outcome: health.Failed, Code: reason.PrivateNoRecord, Said: "r.data does not exist", Fix: "cove dns record sync --private-endpoint pe"},
+	}}, "here")
+	if want := "\nnext   cove dns record sync --private-endpoint pe\nmore   cove help COVE-DNS-006\n"; err != nil || !strings.HasSuffix(b.String(), want) || strings.Count(b.String(), "next ") != 1 {
+		t.Errorf("%v\n%s", err, b.String())
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +30,13 @@ func (s *server) watch(subscription arm.ID) *drift.Watch {
 		Store: s.resources, Networks: s.networks, Zones: s.views, Registries: s.registries, Roles: s.roles,
 		Suffix: s.config.RegistrySuffix, Subscription: subscription, Now: s.now,
 		Credentials: func(ctx context.Context) ([]drift.Credential, error) { return s.ending(ctx, subscription) },
+	}
+	w.Room = func() (free, all uint64, err error) {
+		var fs syscall.Statfs_t
+		if err := syscall.Statfs(s.config.Data, &fs); err != nil {
+			return 0, 0, err
+		}
+		return fs.Bavail * uint64(fs.Bsize), fs.Blocks * uint64(fs.Bsize), nil
 	}
 	w.Attached = func() []drift.Finding { return s.attached(subscription) }
 	w.Elsewhere = s.ways.attachments.namesElsewhere

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ import (
 
 var (
 	wholeID  = regexp.MustCompile(`(?i)[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+	markedID = regexp.MustCompile(`(?i)correlation-?(?:request-)?id\W+(` + wholeID.String()[len("(?i)"):] + `)`)
 	prefixID = regexp.MustCompile(`(?i)^[0-9a-f][0-9a-f-]{7,35}$`)
 )
 
@@ -32,27 +34,27 @@ func (a *app) explainCommand() *cobra.Command {
 		Long: `Say how a request was decided: every step, the rule that decided and the
 command that would change it. ID is the correlation id that the refusal carried,
 the first eight or more characters of it, or the whole error text with the id
-in it. A client's error text without an id is told apart by its words: such a
-request did not reach the registry.`,
+in it. A client's error text without an id, or with one that is no decision's,
+is told apart by its words. Where the words say no more than that a registry
+refused, the last refusals of that registry are listed, with their ids.`,
 		Example: "  cove explain 6f1c2a90\n  cove explain \"$(skopeo inspect docker://myregistry.cr.cove.internal/hello:1 2>&1)\"",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id := strings.Join(args, " ")
-			if found := wholeID.FindAllString(id, -1); found != nil {
-				id = found[len(found)-1]
-			} else if !prefixID.MatchString(id) {
-				return a.explainText(id)
+			text := strings.Join(args, " ")
+			id, alone := decisionID(text)
+			if id == "" {
+				return a.explainText(cmd.Context(), text)
 			}
 			cl, err := a.client()
 			if err != nil {
-				return err
+				return a.otherwise(cmd.Context(), text, alone, err)
 			}
 			out, err := cl.Get(cmd.Context(), cl.Scope()+"/providers/Cove.Diagnostics/decisions/"+url.PathEscape(strings.ToLower(id)))
 			if client.NotFound(err) {
-				return fault.Newf(fault.NotFound, "no decision has the id %s. Decisions are kept for a while, and one from the last moments before a crash may be lost", id)
+				err = fault.Newf(fault.NotFound, "no decision has the id %s. Decisions are kept for a while, and one from the last moments before a crash may be lost", id)
 			}
 			if err != nil {
-				return err
+				return a.otherwise(cmd.Context(), text, alone, err)
 			}
 			if a.print.format != "table" || a.print.query != "" {
 				return a.print.show(out)
@@ -70,18 +72,127 @@ request did not reach the registry.`,
 	})
 }
 
+// decisionID is the id that a text asks about, "" where it has none, and
+// whether the text is nothing else. Texts hold other GUIDs too, of tenants,
+// applications and subscriptions: one that is called a correlation id comes
+// first, and after that the last.
+func decisionID(text string) (id string, alone bool) {
+	bare := strings.TrimRight(strings.TrimSpace(text), "….") // as a table cuts it
+	if prefixID.MatchString(bare) {
+		return bare, true
+	}
+	if marked := markedID.FindAllStringSubmatch(text, -1); marked != nil {
+		return marked[len(marked)-1][1], false
+	}
+	if found := wholeID.FindAllString(text, -1); found != nil {
+		return found[len(found)-1], false
+	}
+	return "", false
+}
+
+// otherwise explains a text by its words where its id led to nothing, for the
+// reason err: it may be of the issuer or of the Resource Manager, or the server
+// is out of reach, and that may be the matter.
+func (a *app) otherwise(ctx context.Context, text string, alone bool, err error) error {
+	if _, known := health.Symptom(text); alone || !known {
+		return err
+	}
+	if markedID.MatchString(text) {
+		a.note("%s", sentence(err))
+	}
+	return a.explainText(ctx, text)
+}
+
+// plainEnough are codes about which a check from the client finds nothing more.
+var plainEnough = regexp.MustCompile(`^COVE-(ARM|SRV)-|^COVE-CLIENT-00[56]$`)
+
+// wordy is what a text without an id is explained by.
+type wordy struct {
+	reason.Meaning
+	Recent []recent `json:"recent,omitempty"`
+}
+
+// recent is a refusal that the text may be about.
+type recent struct {
+	ID     string      `json:"id"`
+	Time   string      `json:"time"`
+	Caller string      `json:"caller"`
+	Reason reason.Code `json:"reason"`
+}
+
 // explainText names the cause behind an error text that carries no id: as a
 // rule such a request never reached the registry, and nobody else can know.
-func (a *app) explainText(text string) error {
+func (a *app) explainText(ctx context.Context, text string) error {
 	m, ok := health.Symptom(text)
 	if !ok {
 		return usagef("no correlation id is in that text, and it is no client's error that cove knows. The id is the GUID that a refusal carries, or at least its first eight characters")
 	}
-	if a.print.format != "table" || a.print.query != "" {
-		return a.print.shown(m)
+	out := wordy{Meaning: m}
+	switch m.Code {
+	case reason.NetworkRefuses, reason.SignInRefused, reason.TokenLacks, reason.NoChallenge:
+		out.Recent = a.recent(ctx, text) // clients hide the id of these
 	}
-	_, err := fmt.Fprintf(a.out, "%s: %s\n\ncause  %s\nnext   %s\n       cove check-health tells what it is, from where the failure is\nmore   cove help %s\n", m.Code, m.Title, m.Cause, m.Next, m.Code)
+	if a.print.format != "table" || a.print.query != "" {
+		return a.print.shown(out)
+	}
+	b := sheet{width: terminalWidth(a.out)}
+	fmt.Fprintf(&b, "%s: %s\n\n", m.Code, m.Title)
+	b.row("cause", causeIndent, m.Cause)
+	b.row("next", causeIndent, m.Next)
+	if !plainEnough.MatchString(string(m.Code)) {
+		b.row("", causeIndent, "cove check-health tells what it is, from where the failure is")
+	}
+	for i, r := range out.Recent {
+		label := ""
+		if i == 0 {
+			label = "recent"
+		}
+		title := ""
+		if known, ok := reason.Of(string(r.Reason)); ok {
+			title = ": " + known.Title
+		}
+		b.row(label, causeIndent, r.Time+" refused to "+r.Caller+title)
+		b.line("", causeIndent, "cove explain "+clean(r.ID))
+	}
+	b.line("more", causeIndent, "cove help "+string(m.Code))
+	_, err := io.WriteString(a.out, b.String())
 	return err
+}
+
+const (
+	recentSince = time.Hour
+	recentWait  = 3 * time.Second
+	maxRecent   = 3
+)
+
+// recent are the last refusals of the registry that a text names, none where
+// it names none, or the server cannot be asked: they are a help, and no answer.
+func (a *app) recent(ctx context.Context, said string) (out []recent) {
+	cl, err := a.client()
+	if err != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, recentWait)
+	defer cancel()
+	since := url.Values{"since": {time.Now().Add(-recentSince).UTC().Format(time.RFC3339)}}
+	list, err := cl.List(ctx, cl.Scope()+"/providers/Cove.Diagnostics/events?"+since.Encode())
+	if err != nil {
+		return nil
+	}
+	said = strings.ToLower(said)
+	for _, v := range list { // newest first
+		e, _ := v.(client.Object)
+		host, code := text(e["LoginServer"]), reason.Code(text(e["ReasonCode"]))
+		if code == "" || code == reason.NoCredential || host == "" || !strings.Contains(said, strings.ToLower(host)) {
+			continue
+		}
+		at, _, _ := strings.Cut(text(e["TimeGenerated"]), ".")
+		out = append(out, recent{text(e["CorrelationId"]), strings.TrimSuffix(at, "Z") + "Z", text(e["CallerIpAddress"]), code})
+		if len(out) == maxRecent {
+			break
+		}
+	}
+	return out
 }
 
 var marks = map[access.Outcome]string{access.Passed: "✔", access.Failed: "✖", access.NotReached: "·", access.Unknown: "?"}
@@ -102,7 +213,9 @@ func tell(w io.Writer, e access.Explanation) error {
 	if e.Caller != "" {
 		by += " from " + clean(e.Caller)
 	}
-	if _, err := fmt.Fprintf(w, "%s %s%s · %s%s\n\n", e.Verdict, clean(e.Asked), by, e.Time.UTC().Format(time.DateTime+"Z"), alike); err != nil {
+	head := sheet{width: terminalWidth(w)}
+	head.row("", 0, fmt.Sprintf("%s %s%s · %s%s", e.Verdict, clean(e.Asked), by, e.Time.UTC().Format(time.DateTime+"Z"), alike))
+	if _, err := fmt.Fprintln(w, head.String()); err != nil {
 		return err
 	}
 	return tellSteps(w, e)
@@ -138,8 +251,12 @@ func (s *sheet) row(label string, indent int, text string) {
 }
 
 func (s *sheet) line(label string, indent int, text string) {
+	gap := indent - utf8.RuneCountInString(label)
+	if label != "" {
+		gap = max(1, gap)
+	}
 	s.WriteString(label)
-	s.WriteString(strings.Repeat(" ", max(1, indent-utf8.RuneCountInString(label))))
+	s.WriteString(strings.Repeat(" ", gap))
 	s.WriteString(text)
 	s.WriteByte('\n')
 }
@@ -160,7 +277,11 @@ func tellSteps(w io.Writer, e access.Explanation) error {
 			why = "not reached"
 		}
 		if s.Reason != "" {
-			why += "   ◀ decided here"
+			mark := "   ◀ decided here"
+			if b.width > 0 {
+				mark = " " + strings.ReplaceAll(strings.TrimSpace(mark), " ", "\u00a0") // on one line
+			}
+			why += mark
 		}
 		b.row(fmt.Sprintf(" %d %s %s", i+1, mark, s.Name), stepIndent, why)
 		if s.Rule != "" && s.Outcome == access.Failed {
@@ -200,14 +321,49 @@ func tellSteps(w io.Writer, e access.Explanation) error {
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "help [COMMAND | CODE | TOPIC]", Short: "Help about a command, a reason code or a topic; `cove help topics` lists these",
-		Example: "  cove help registry create\n  cove help COVE-NET-001\n  cove help topics\n  cove help kubernetes-dns",
+		Example: "  cove help registry create\n  cove help COVE-NET-001\n  cove help codes\n  cove help topics\n  cove help kubernetes-dns",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) (words []string, _ cobra.ShellCompDirective) {
+			target, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			for _, c := range target.Commands() {
+				if c.IsAvailableCommand() {
+					words = append(words, c.Name()+"\t"+c.Short)
+				}
+			}
+			if len(args) > 0 {
+				return words, cobra.ShellCompDirectiveNoFileComp
+			}
+			for _, m := range reason.All() {
+				words = append(words, string(m.Code)+"\t"+m.Title)
+			}
+			for _, t := range topic.All() {
+				words = append(words, t.Name+"\t"+t.Title)
+			}
+			return append(words, "codes\tall reason codes", "topics\tpages about no one command"), cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && strings.HasPrefix(strings.ToUpper(args[0]), "COVE-") {
 				m, ok := reason.Of(args[0])
 				if !ok {
-					return usagef("there is no reason code %s", args[0])
+					return usagef("there is no reason code %s; `cove help codes` lists them", args[0])
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n\n%s\n\nWhat to do: %s\n", m.Code, m.Title, m.Cause, m.Next)
+				b := sheet{width: terminalWidth(cmd.OutOrStdout())}
+				b.row("", 0, string(m.Code)+": "+m.Title)
+				b.WriteByte('\n')
+				b.row("", 0, m.Cause)
+				b.WriteByte('\n')
+				b.row("", 0, "What to do: "+m.Next)
+				_, err := io.WriteString(cmd.OutOrStdout(), b.String())
+				return err
+			}
+			if len(args) == 1 && strings.EqualFold(args[0], "codes") {
+				for _, m := range reason.All() {
+					if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%-15s %s\n", m.Code, m.Title); err != nil {
+						return err
+					}
+				}
 				return nil
 			}
 			if len(args) == 1 {

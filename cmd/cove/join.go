@@ -426,8 +426,36 @@ func (a *app) joinUp(ctx context.Context, f joinFlags, conf wireguard.MemberConf
 		return err
 	}
 	fmt.Fprintf(a.out, "joined as %s on interface %s; DNS is answered at %s\n", conf.Address, i.Name(), conf.Resolver)
-	<-ctx.Done()
+	a.followRoutes(ctx, i.Refresh)
 	return nil
+}
+
+// refreshEvery is how long a network that was joined with another may wait for
+// its members to find out.
+const refreshEvery = 10 * time.Second
+
+// followRoutes keeps a tunnel's routes those of its network until ctx ends: the
+// network may be joined with others, and grow. What is in the way is said once.
+func (a *app) followRoutes(ctx context.Context, refresh func(context.Context) error) {
+	tick := time.NewTicker(refreshEvery)
+	defer tick.Stop()
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		// A server that does not answer is no news: the tunnel calls it itself.
+		err := refresh(ctx)
+		if !fault.Is(err, fault.Conflict) && !fault.Is(err, fault.Invalid) {
+			continue
+		}
+		if text := err.Error(); text != said {
+			said = text
+			a.note("the network's address spaces have changed, and not all are routed: %s", text)
+		}
+	}
 }
 
 type shaker interface {
@@ -480,6 +508,7 @@ func (a *app) joinUserspace(ctx context.Context, f joinFlags, conf wireguard.Mem
 	if err := shake(ctx, t); err != nil {
 		return err
 	}
+	go a.followRoutes(ctx, t.Refresh)
 	served := make(chan error, 1)
 	go func() { served <- (&wireguard.Proxy{Tunnel: t, Direct: f.direct}).Serve(ctx, l) }()
 	if len(command) == 0 {

@@ -23,6 +23,9 @@ clients print only the status of a refusal; its correlation id is here, for
 cove explain.`,
 		Example: "  cove logs --registry myregistry --refused\n  cove logs --content --since 24h -o json",
 		RunE: a.do(func(cmd *cobra.Command, cl *client.Client, _ []string) error {
+			if since <= 0 {
+				return usagef("--since %s: how far to look back, such as 24h", since)
+			}
 			query := url.Values{"since": {time.Now().Add(-since).UTC().Format(time.RFC3339)}}
 			columns := []column{
 				{"TIME", "TimeGenerated"},

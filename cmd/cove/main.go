@@ -139,8 +139,12 @@ func (a *app) root() *cobra.Command {
 		versionCommand(),
 	)
 	root.SetHelpCommand(helpCommand())
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", terminalWidth(a.out))))
 	for _, c := range root.Commands() {
 		tidyArgs(c)
+	}
+	if err := a.completes(root); err != nil {
+		panic(err) // a flag with two completions
 	}
 	return root
 }

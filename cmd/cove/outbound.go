@@ -128,6 +128,13 @@ func (s *server) operate(context.Context) error {
 		Upstream: func(host string, repo oci.Repo, username, password string) (transfer.Remote, error) {
 			return upstream.Open(host, repo, upstream.Credentials{Username: username, Password: password}, through)
 		},
+		Allowed: func(ctx context.Context, o resource.Operation, im registry.Import) error {
+			by, err := s.auth().Again(ctx, im.By.ObjectID, im.By.Credential)
+			if err != nil {
+				return err
+			}
+			return s.registries.ImportAllowed(ctx, o.On, im, by)
+		},
 	}
 	// Somebody waits for an import: after a crash it goes on within seconds.
 	imports := &task.Runner{Queue: s.db, Now: s.now, Log: s.log, Lease: importLease, Handlers: map[string]task.Handler{

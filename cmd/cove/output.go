@@ -8,9 +8,10 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
+	"time"
 	"unicode"
 	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/jmespath/go-jmespath"
 	"github.com/spf13/pflag"
@@ -95,6 +96,9 @@ func terminalWidth(out io.Writer) int {
 	return 0
 }
 
+// table prints rows in columns. On a terminal they fit beside each other: what
+// is long is cut, ids at last, and of very many columns the first are shown. In
+// a pipe nothing is lost.
 func (p *printer) table(v any, columns []column) error {
 	rows, ok := v.([]any)
 	if !ok {
@@ -103,30 +107,136 @@ func (p *printer) table(v any, columns []column) error {
 	if len(rows) == 0 {
 		return nil
 	}
-	// Cells are cut only on a terminal, so that nothing is lost in a pipe.
-	width := 0
-	if w := terminalWidth(p.out); w > 0 {
-		width = max(12, (w-2*len(columns))/len(columns)*2)
+	room := terminalWidth(p.out)
+	lines := [][]string{make([]string, len(columns))}
+	for i, c := range columns {
+		lines[0][i] = c.title
 	}
-	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)
-	var titles []string
-	for _, c := range columns {
-		titles = append(titles, c.title)
-	}
-	fmt.Fprintln(w, strings.Join(titles, "\t"))
 	for _, row := range rows {
-		var cells []string
-		for _, c := range columns {
+		cells := make([]string, len(columns))
+		for i, c := range columns {
 			found, err := jmespath.Search(c.path, plain(row))
 			if err != nil {
 				return err
 			}
-			cells = append(cells, cut(cell(text(found)), width))
+			cells[i] = cell(text(found))
+			if short := shortened[c.title]; short != nil && room > 0 {
+				cells[i] = short(cells[i])
+			}
 		}
-		fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+		lines = append(lines, cells)
 	}
-	return w.Flush()
+	widths := fit(lines, room)
+	var b strings.Builder
+	for _, cells := range lines {
+		var line strings.Builder
+		for i, w := range widths {
+			c := cut(cells[i], w)
+			line.WriteString(c)
+			line.WriteString(strings.Repeat(" ", gap+w-utf8.RuneCountInString(c)))
+		}
+		b.WriteString(strings.TrimRight(line.String(), " "))
+		b.WriteByte('\n')
+	}
+	if left := len(columns) - len(widths); left > 0 {
+		fmt.Fprintf(&b, "and %d more columns: name those that you want, or see all with -o json\n", left)
+	}
+	_, err := io.WriteString(p.out, b.String())
+	return err
 }
+
+const (
+	gap       = 2 // between columns
+	leastCell = 8 // of a cell that is cut
+)
+
+// shortened are what people read of some columns: the whole is in -o json, and
+// `cove explain` takes the beginning of an id.
+var shortened = map[string]func(string) string{
+	"TIME":            clockTime,
+	"ID":              func(s string) string { return s[:min(len(s), len("016e58cd-ac44"))] },
+	"IDENTITY":        beginning,
+	"REGISTRY":        func(s string) string { name, _, _ := strings.Cut(s, "."); return name },
+	"SCOPE":           lastName,
+	"VIRTUAL NETWORK": lastName,
+}
+
+// beginning is that of a GUID, and any other text whole.
+func beginning(s string) string {
+	if len(s) == guidLength && wholeID.MatchString(s) {
+		return s[:len("016e58cd")]
+	}
+	return s
+}
+
+// clockTime is the time of day, in UTC; of another day, that and the minute.
+func clockTime(s string) string {
+	at, err := time.Parse(time.RFC3339Nano, s)
+	switch {
+	case err != nil:
+		return s
+	case time.Since(at) < 12*time.Hour:
+		return at.UTC().Format("15:04:05Z")
+	}
+	return at.UTC().Format("01-02 15:04Z")
+}
+
+// fit returns how wide each column may be for all of them to have room beside
+// each other; of more columns than can have any, the first. No room is a pipe,
+// where each is as wide as its widest cell.
+func fit(lines [][]string, room int) []int {
+	widths, whole := make([]int, len(lines[0])), make([]bool, len(lines[0]))
+	for _, cells := range lines {
+		for i, c := range cells {
+			widths[i] = max(widths[i], utf8.RuneCountInString(c))
+			whole[i] = whole[i] || wholeID.MatchString(c) && len(c) == guidLength
+		}
+	}
+	if room == 0 {
+		return widths
+	}
+	takes := func() (n int) {
+		for _, w := range widths {
+			n += w + gap
+		}
+		return n - gap
+	}
+	if len(widths) > manyColumns {
+		for i, w := range widths {
+			widths[i] = min(w, 3*leastCell)
+		}
+		for takes() > room {
+			widths = widths[:len(widths)-1]
+		}
+		return widths
+	}
+	natural := slices.Clone(widths)
+	for takes() > room {
+		widest := -1
+		for i, w := range widths {
+			if w > leastCell && !whole[i] && (widest < 0 || w > widths[widest]) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			break
+		}
+		widths[widest]--
+	}
+	if takes() > room {
+		// Ids alone need more: the terminal breaks the lines, and what it breaks
+		// is to be worth reading.
+		for i := range widths {
+			widths[i] = min(natural[i], max(widths[i], 3*leastCell))
+		}
+	}
+	return widths
+}
+
+const (
+	guidLength  = 36
+	manyColumns = 8 // tables of ours have no more: only those of queries do
+)
 
 func (p *printer) tsv(v any) error {
 	rows, ok := v.([]any)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -31,7 +32,7 @@ func TestOutputForms(t *testing.T) {
 		p    printer
 		want string
 	}{
-		{printer{format: "table"}, "NAME  ON  LIST\none   true\ntwo     a, b\n"},
+		{printer{format: "table"}, "NAME  ON    LIST\none   true\ntwo         a, b\n"},
 		{printer{format: "tsv", query: "[].name"}, "one\ntwo\n"},
 		{printer{format: "tsv", query: "[].[name, properties.n]"}, "one\t7\ntwo\t\n"},
 		{printer{format: "json", query: "[0].properties.n"}, "7\n"},
@@ -43,6 +44,33 @@ func TestOutputForms(t *testing.T) {
 	}
 	if got := shown(t, printer{format: "table"}, []any{}, columns...); got != "" {
 		t.Errorf("an empty list prints %q", got)
+	}
+}
+
+// On a terminal columns fit beside each other: long cells are cut before ids
+// are, and of very many columns the first are shown. A pipe has everything.
+func TestColumnsFit(t *testing.T) {
+	const id = "885e61ff-9b5a-4d58-9651-fa0cdccde204"
+	long := strings.Repeat("x", 60)
+	many := make([]string, 24)
+	for i := range many {
+		many[i] = "a column"
+	}
+	for what, x := range map[string]struct {
+		lines [][]string
+		room  int
+		want  []int
+	}{
+		"a pipe":                 {[][]string{{"NAME", "WHY"}, {"one", long + long}}, 0, []int{4, 120}},
+		"there is room":          {[][]string{{"NAME", "WHY"}, {"one", long}}, 80, []int{4, 60}},
+		"the longest is cut":     {[][]string{{"NAME", "WHY", "WHERE"}, {"one", long, long}}, 80, []int{4, 36, 36}},
+		"an id is not":           {[][]string{{"NAME", "ID", "WHY"}, {"one", id, long}}, 80, []int{4, 36, 36}},
+		"two ids need more":      {[][]string{{"ROLE", "WHO", "NAME"}, {long, id, id}}, 80, []int{24, 36, 36}},
+		"a query's many columns": {[][]string{many}, 80, []int{8, 8, 8, 8, 8, 8, 8, 8}},
+	} {
+		if got := fit(x.lines, x.room); !slices.Equal(got, x.want) {
+			t.Errorf("%s: %v, not %v", what, got, x.want)
+		}
 	}
 }
 

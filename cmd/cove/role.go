@@ -18,7 +18,7 @@ import (
 
 const typeAssignment = "Microsoft.Authorization/roleAssignments"
 
-var roleColumns = []column{{"ROLE", "role"}, {"PRINCIPAL", "properties.principalId"}, {"SCOPE", "properties.scope"}, {"NAME", "name"}}
+var roleColumns = []column{{"ROLE", "role"}, {"PRINCIPAL", "properties.principalId"}, {"SCOPE", "properties.scope"}, {"NAME", "name"}, {"CONDITION", "properties.condition"}}
 
 func (a *app) roleCommand() *cobra.Command {
 	root := a.asClient(&cobra.Command{Use: "role", Short: "Who may do what"})

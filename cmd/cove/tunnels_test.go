@@ -20,7 +20,7 @@ func TestTunnelMetrics(t *testing.T) {
 	t.Cleanup(func() { _ = sw.Close() })
 	err = sw.Apply(network.Wanted{
 		Key: "office", PrivateKey: network.PrivateKey(wireguard.NewPrivateKey()), Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")},
-		Peers: []network.Peer{{PublicKey: wireguard.NewPrivateKey().Public(), Address: netip.MustParseAddr("10.0.0.4")}},
+		Peers: network.Table[netip.Addr, [32]byte]{}.With(netip.MustParseAddr("10.0.0.4"), wireguard.NewPrivateKey().Public()),
 	})
 	if err != nil {
 		t.Fatal(err)

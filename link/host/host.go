@@ -157,19 +157,17 @@ func (s *Switch) Troubles() (out []Trouble) {
 func (a *attached) apply(w network.Wanted, cfg Network) error {
 	want, closed := map[netip.Addr]bool{}, map[netip.Addr]bool{}
 	var outside []netip.Addr
-	for _, at := range w.Addresses {
+	for at, open := range w.Addresses.All() {
 		if at == network.Resolver || at == a.sw.cfg.FrontEnd || slices.Contains(w.Resolvers, at) {
 			continue // a tunnel's, and there is none
 		}
 		if slices.ContainsFunc(cfg.Prefixes, func(p netip.Prefix) bool { return p.Contains(at) }) {
-			want[at] = true
+			want[at], closed[at] = true, !open
 		} else {
 			outside = append(outside, at)
 		}
 	}
-	for _, at := range w.Closed {
-		closed[at] = true
-	}
+	slices.SortFunc(outside, netip.Addr.Compare)
 
 	a.mu.Lock()
 	before, filter := a.closed, w.Filter

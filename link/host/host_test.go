@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +16,7 @@ import (
 
 const (
 	office  = "/office"
-	patient = 10 * time.Second
+	patient = 30 * time.Second
 )
 
 // freePort is a port that nothing listens at on loopback.
@@ -69,12 +68,13 @@ func serve(t *testing.T, n Network) *served {
 }
 
 func wanted(closed []string, open ...string) network.Wanted {
-	w := network.Wanted{Key: office, Addresses: []netip.Addr{network.Resolver, network.DefaultFrontEnd}}
-	for _, a := range append(slices.Clone(open), closed...) {
-		w.Addresses = append(w.Addresses, netip.MustParseAddr(a))
+	w := network.Wanted{Key: office}
+	w.Addresses = w.Addresses.With(network.Resolver, true).With(network.DefaultFrontEnd, true)
+	for _, a := range open {
+		w.Addresses = w.Addresses.With(netip.MustParseAddr(a), true)
 	}
 	for _, a := range closed {
-		w.Closed = append(w.Closed, netip.MustParseAddr(a))
+		w.Addresses = w.Addresses.With(netip.MustParseAddr(a), false)
 	}
 	return w
 }
@@ -118,7 +118,7 @@ func echo(t *testing.T, c net.Conn) {
 // ended asserts that a connection is reset, and soon.
 func ended(t *testing.T, c net.Conn) {
 	t.Helper()
-	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patient)); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
@@ -198,7 +198,7 @@ func TestOutsideTheOperatorsRange(t *testing.T) {
 	if len(got) != 1 || got[0].Address != netip.MustParseAddr("127.78.0.1") || got[0].Network != office || got[0].Err != nil {
 		t.Errorf("troubles: %+v", got)
 	}
-	if err := s.Apply(network.Wanted{Key: "/stranger", Addresses: []netip.Addr{netip.MustParseAddr("127.77.0.9")}}); err == nil {
+	if err := s.Apply(network.Wanted{Key: "/stranger", Addresses: network.Table[netip.Addr, bool]{}.With(netip.MustParseAddr("127.77.0.9"), true)}); err == nil {
 		t.Error("a network that is not attached was taken")
 	}
 }

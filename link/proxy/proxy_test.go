@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -18,7 +19,7 @@ import (
 	"cove.example/cove/link"
 )
 
-const wait = 5 * time.Second
+const wait = 30 * time.Second
 
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
 
@@ -137,7 +138,11 @@ func TestProbe(t *testing.T) {
 // A header from a peer that is not listed is worth nothing, however good it is;
 // so is a listed one's connection without a good header. row:102
 func TestRefused(t *testing.T) {
-	p, refused := listen(t, Config{From: loopback, Patience: 300 * time.Millisecond, Admit: func(o link.Origin) bool { return o.Link != "azure:0x00000009" }})
+	config := Config{From: loopback, Patience: time.Hour, Admit: func(o link.Origin) bool { return o.Link != "azure:0x00000009" }}
+	patient, byPatient := listen(t, config)
+	// On a busy machine anybody may be late there.
+	config.Patience = 300 * time.Millisecond
+	hasty, byHasty := listen(t, config)
 	good := said(t, "10.1.0.4:40000", "10.9.0.4:443", azureLink(7))
 	for _, c := range []struct {
 		what, from string
@@ -156,6 +161,10 @@ func TestRefused(t *testing.T) {
 		{"one that Admit refuses", "127.0.0.1", said(t, "10.1.0.4:40000", "10.9.0.4:443", azureLink(9)), Forbidden},
 	} {
 		t.Run(c.what, func(t *testing.T) {
+			p, refused := patient, byPatient
+			if c.want == Late {
+				p, refused = hasty, byHasty
+			}
 			if conn := try(t, p, c.from); conn != nil {
 				// One that was cut off already may fail to be written to.
 				_, _ = conn.Write(c.say)
@@ -168,7 +177,7 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
-	if n := p.open.Len(); n != 0 {
+	if n := patient.open.Len() + hasty.open.Len(); n != 0 {
 		t.Errorf("%d of them are open", n)
 	}
 }
@@ -176,7 +185,7 @@ func TestRefused(t *testing.T) {
 // Callers who say nothing hold up nobody: not Accept, and not who comes after
 // them.
 func TestSilentCallersHoldUpNobody(t *testing.T) {
-	p, _ := listen(t, Config{From: loopback})
+	p, _ := listen(t, Config{From: loopback, Patience: time.Hour})
 	for range 200 {
 		dial(t, p, "127.0.0.1")
 	}
@@ -185,14 +194,10 @@ func TestSilentCallersHoldUpNobody(t *testing.T) {
 	}
 	go srv.Serve(p)
 	t.Cleanup(func() { srv.Close() })
-	before := time.Now()
 	c := dial(t, p, "127.0.0.1")
 	send(t, c, append(said(t, "10.1.0.4:40000", "10.9.0.4:443"), "GET / HTTP/1.0\r\n\r\n"...))
 	if all, err := io.ReadAll(c); err != nil || !bytes.HasPrefix(all, []byte("HTTP/1.0 200 OK")) {
 		t.Fatalf("%q, %v", all, err)
-	}
-	if took := time.Since(before); took > patience/2 {
-		t.Errorf("it took %v", took)
 	}
 }
 
@@ -260,19 +265,27 @@ func TestFilesAreSentByTheKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	// Where the kernel does it, the copy takes no buffer of 32 KiB.
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	n, err := got.(io.ReaderFrom).ReadFrom(&io.LimitedReader{R: f, N: size})
-	runtime.ReadMemStats(&after)
-	if err != nil || n != size {
-		t.Fatalf("%d bytes, %v", n, err)
+	// Where the kernel does it, the copy takes no buffer of 32 KiB. What else the
+	// process does takes memory too, but not each time.
+	used := uint64(math.MaxUint64)
+	for range 5 {
+		if _, err := f.Seek(0, io.SeekStart); err != nil {
+			t.Fatal(err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		n, err := got.(io.ReaderFrom).ReadFrom(&io.LimitedReader{R: f, N: size})
+		runtime.ReadMemStats(&after)
+		if err != nil || n != size {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+		used = min(used, after.TotalAlloc-before.TotalAlloc)
+		if _, err := io.ReadFull(c, make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if used := after.TotalAlloc - before.TotalAlloc; used > 16<<10 {
+	if used > 16<<10 {
 		t.Errorf("the copy took %d bytes of memory", used)
-	}
-	if _, err := io.ReadFull(c, make([]byte, size)); err != nil {
-		t.Error(err)
 	}
 }
 

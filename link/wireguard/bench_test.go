@@ -5,6 +5,7 @@ package wireguard
 import (
 	"fmt"
 	"io"
+	"net/netip"
 	"syscall"
 	"testing"
 )
@@ -52,6 +53,30 @@ func BenchmarkTunnel(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(b.N)*size/1e6/(cpu(b)-before), "MB/cpu-s")
+		})
+	}
+}
+
+// A member that comes or goes costs about the same among ten as among ten
+// thousand.
+func BenchmarkOneChangeAmong(b *testing.B) {
+	for _, size := range []int{10, 1000, 10000} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			v := openLab(b).network("contoso")
+			a := netip.MustParseAddr("10.0.1.0")
+			for range size {
+				v.admit(a)
+				a = a.Next()
+			}
+			v.apply()
+			all, key := v.Peers, NewPrivateKey().Public()
+			b.ReportAllocs()
+			for b.Loop() {
+				v.Peers, v.Addresses = all.With(a, key), v.Addresses.With(second, true)
+				v.apply()
+				v.Peers, v.Addresses = all, v.Addresses.Without(second)
+				v.apply()
+			}
 		})
 	}
 }

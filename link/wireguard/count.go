@@ -72,7 +72,7 @@ func (s *Switch) Totals() Totals {
 	s.mu.Lock()
 	devices := make([]*device.Device, 0, len(s.networks))
 	for _, o := range s.networks {
-		t.Members += len(o.peers)
+		t.Members += o.peers.Len()
 		devices = append(devices, o.device)
 	}
 	s.mu.Unlock()

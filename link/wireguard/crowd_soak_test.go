@@ -35,7 +35,7 @@ func crowd(t *testing.T, networks, members int) {
 		v := &vnet{lab: l, members: map[netip.Addr]PrivateKey{}}
 		v.Wanted = network.Wanted{
 			Key: fmt.Sprintf("network%d", i), PrivateKey: network.PrivateKey(NewPrivateKey()), Prefixes: []netip.Prefix{space},
-			Addresses: []netip.Addr{registry, network.Resolver},
+			Addresses: answered(registry, network.Resolver),
 		}
 		for m := range members {
 			v.admit(member(m))
@@ -62,7 +62,7 @@ func crowd(t *testing.T, networks, members int) {
 	}
 	at = time.Now()
 	v := all[0]
-	v.Addresses = append(v.Addresses, second)
+	v.Addresses = v.Addresses.With(second, true)
 	v.apply()
 	added := time.Since(at)
 	joined[0].ping(7)

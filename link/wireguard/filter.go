@@ -2,12 +2,10 @@ package wireguard
 
 import (
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
-
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
-	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
 	"cove.example/cove/network"
 )
@@ -101,6 +99,17 @@ func (f *flows) reconsider(by filter) {
 	f.of = by
 }
 
+// forget ends the flows from and to an address that was a member's: the next
+// one's begin anew.
+func (f *flows) forget(a netip.Addr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.seen, a)
+	for _, own := range f.seen {
+		maps.DeleteFunc(own, func(w network.Flow, _ time.Time) bool { return w.To == a })
+	}
+}
+
 // Admit reports whether the security groups let a packet pass that judge has
 // found well formed and a way for. A fragment does not say which port it is
 // for, and one that does may be contradicted by the next: where a group has a
@@ -136,41 +145,31 @@ const (
 // endRefused resets the connections that other rules end: those to a private endpoint
 // that is no longer approved, and those that the security groups would not let
 // begin now.
-func (n *netStack) endRefused(have, want *rules) {
-	if len(want.closed) == 0 && (want.filter == nil || want.filter == have.filter) {
+func (n *netStack) endRefused(have, want *rules, closes bool) {
+	if !closes && (want.filter == nil || want.filter == have.filter) {
 		return
 	}
-	for _, e := range n.stack.RegisteredEndpoints() {
-		ep, ok := e.(*tcp.Endpoint)
-		if !ok {
-			continue
+	n.abort(func(local, remote netip.AddrPort) bool {
+		open, ours := want.ours.Get(local.Addr())
+		if before, _ := have.ours.Get(local.Addr()); before && ours && !open {
+			return true
 		}
-		id := ep.Info().(*stack.TransportEndpointInfo).ID
-		if id.RemoteAddress.Len() != 4 || id.LocalAddress.Len() != 4 {
-			continue
-		}
-		local, remote := id.LocalAddress.As4(), id.RemoteAddress.As4()
-		w := network.Flow{Protocol: protocolTCP, From: netip.AddrFrom4(remote), To: netip.AddrFrom4(local), FromPort: id.RemotePort, ToPort: id.LocalPort}
-		if want.closed[local] && !have.closed[local] || want.filter != nil && !want.filter.Admit(w) {
-			ep.Abort()
-		}
-	}
+		return want.filter != nil && !want.filter.Admit(network.Flow{
+			Protocol: protocolTCP, From: remote.Addr(), To: local.Addr(), FromPort: remote.Port(), ToPort: local.Port(),
+		})
+	})
 }
 
 // policy is what rules have of a network besides who is where.
 type policy struct {
 	filter filter // nil: no group has a say about anything
 	flows  *flows
-	closed map[[4]byte]bool // ours whose private endpoint is not approved
 }
 
 func policyOf(w network.Wanted, flows *flows) policy {
-	p := policy{flows: flows, closed: map[[4]byte]bool{}}
+	p := policy{flows: flows}
 	if w.Filter != nil {
 		p.filter = w.Filter
-	}
-	for _, a := range w.Closed {
-		p.closed[a.As4()] = true
 	}
 	return p
 }

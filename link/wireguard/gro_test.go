@@ -171,23 +171,16 @@ func TestAcknowledgementsAreReplaced(t *testing.T) {
 func TestWaitingPacketsObeyChanges(t *testing.T) {
 	p := segmentOf(laptop, 1000, 1, 1, tcpFlagAck, []byte("x"))
 	head, _ := joinable(p)
-	set := func(all ...netip.Addr) map[[4]byte]bool {
-		m := map[[4]byte]bool{}
-		for _, a := range all {
-			m[a.As4()] = true
-		}
-		return m
-	}
 	for name, c := range map[string]struct {
 		rules *rules
 		want  bool
 	}{
-		"both are there":          {&rules{ours: set(registry), members: set(laptop)}, true},
-		"a tunnel has no members": {&rules{ours: set(registry)}, true},
-		"the member is gone":      {&rules{ours: set(registry), members: set(builder)}, false},
-		"the endpoint is gone":    {&rules{ours: set(second), members: set(laptop)}, false},
-		"a group has a say, no":   {&rules{ours: set(registry), members: set(laptop), policy: policy{filter: onlyPort(0), flows: &flows{}}}, false},
-		"a group has a say, yes":  {&rules{ours: set(registry), members: set(laptop), policy: policy{filter: onlyPort(443), flows: &flows{}}}, true},
+		"both are there":          {&rules{ours: answered(registry), members: joined(laptop)}, true},
+		"a tunnel has no members": {&rules{ours: answered(registry), anybody: true}, true},
+		"the member is gone":      {&rules{ours: answered(registry), members: joined(builder)}, false},
+		"the endpoint is gone":    {&rules{ours: answered(second), members: joined(laptop)}, false},
+		"a group has a say, no":   {&rules{ours: answered(registry), members: joined(laptop), policy: policy{filter: onlyPort(0), flows: &flows{}}}, false},
+		"a group has a say, yes":  {&rules{ours: answered(registry), members: joined(laptop), policy: policy{filter: onlyPort(443), flows: &flows{}}}, true},
 	} {
 		if got := c.rules.still(p[:head]); got != c.want {
 			t.Errorf("%s: %v", name, got)

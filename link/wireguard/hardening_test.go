@@ -249,7 +249,7 @@ func TestRemovalCutsTheSession(t *testing.T) {
 	v := l.network("contoso", laptop, builder)
 	gone, stays := v.hostile(laptop).join(), v.hostile(builder).join()
 	gone.ping(1)
-	v.Peers = slices.DeleteFunc(v.Peers, func(p network.Peer) bool { return p.Address == laptop })
+	v.Peers = v.Peers.Without(laptop)
 	v.apply()
 	gone.write(gone.transport(echo(laptop, registry, 2)))
 	gone.write(gone.initiation())
@@ -483,19 +483,11 @@ func TestChangesAroundATransfer(t *testing.T) {
 	base := v.Wanted
 	for done := ""; done == ""; {
 		for _, change := range []func(w *network.Wanted){
-			func(w *network.Wanted) {
-				w.Addresses = append(slices.Clone(w.Addresses), second)
-				w.Closed = []netip.Addr{second}
-			}, // pending
-			func(w *network.Wanted) { w.Addresses = append(slices.Clone(w.Addresses), second) }, // approved
-			func(w *network.Wanted) {
-				w.Addresses = append(slices.Clone(w.Addresses), second)
-				w.Closed = []netip.Addr{second}
-			}, // rejected
+			func(w *network.Wanted) { w.Addresses = w.Addresses.With(second, false) }, // pending
+			func(w *network.Wanted) { w.Addresses = w.Addresses.With(second, true) },  // approved
+			func(w *network.Wanted) { w.Addresses = w.Addresses.With(second, false) }, // rejected
 			func(w *network.Wanted) {}, // removed
-			func(w *network.Wanted) {
-				w.Peers = append(slices.Clone(w.Peers), network.Peer{PublicKey: NewPrivateKey().Public(), Address: builder})
-			},
+			func(w *network.Wanted) { w.Peers = w.Peers.With(builder, NewPrivateKey().Public()) },
 		} {
 			w := base
 			change(&w)

@@ -29,8 +29,9 @@ type hostile struct {
 	clock   time.Time // what its handshakes say; each is later than the one before
 
 	c      *net.UDPConn
-	cookie []byte // of the last cookie reply
-	first  []byte // the last initiation
+	cookie []byte   // of the last cookie reply
+	first  []byte   // the last initiation
+	macs   [][]byte // of all initiations, the last one first: a reply may come late
 
 	// of the handshake and the session
 	hash, chain [32]byte
@@ -178,6 +179,7 @@ func (h *hostile) mac(d []byte) []byte {
 	m, _ := blake2s.New128(one[:])
 	m.Write(d[:offsetMac1])
 	copy(d[offsetMac1:], m.Sum(nil))
+	h.macs = append([][]byte{d[offsetMac1 : offsetMac1+16]}, h.macs...)
 	if h.cookie != nil {
 		m, _ = blake2s.New128(h.cookie)
 		m.Write(d[:offsetMac1+16])
@@ -191,11 +193,13 @@ func (h *hostile) eat(d []byte) {
 	h.t.Helper()
 	key := blake2s.Sum256(append([]byte(device.WGLabelCookie), h.server[:]...))
 	aead, _ := chacha20poly1305.NewX(key[:])
-	cookie, err := aead.Open(nil, d[8:32], d[32:64], h.first[offsetMac1:offsetMac1+16])
-	if err != nil {
-		h.t.Fatalf("a cookie that is not for us: %v", err)
+	for _, mac := range h.macs {
+		if cookie, err := aead.Open(nil, d[8:32], d[32:64], mac); err == nil {
+			h.cookie = cookie
+			return
+		}
 	}
-	h.cookie = cookie
+	h.t.Fatal("a cookie that is not for us")
 }
 
 // finish makes the session of a response, and says whether it is one to the

@@ -181,6 +181,9 @@ func answerDNS(w dns.ResponseWriter, q *dns.Msg) {
 		if w.LocalAddr().Network() == "udp" {
 			m.Truncate(512)
 		}
+	case network.RoutesName:
+		add(network.RoutesName + ` 0 IN TXT "10.0.0.0/16"`)
+		add(network.RoutesName + ` 0 IN TXT "10.9.0.0/16"`) // which no configuration has
 	default:
 		m.Rcode = dns.RcodeNameError
 	}
@@ -220,7 +223,7 @@ type vnet struct {
 // addresses.
 func (l *lab) network(name string, members ...netip.Addr) *vnet {
 	v := &vnet{lab: l, members: map[netip.Addr]PrivateKey{}}
-	v.Wanted = network.Wanted{Key: name, PrivateKey: network.PrivateKey(NewPrivateKey()), Prefixes: []netip.Prefix{space}, Addresses: []netip.Addr{registry, network.Resolver}}
+	v.Wanted = network.Wanted{Key: name, PrivateKey: network.PrivateKey(NewPrivateKey()), Prefixes: []netip.Prefix{space}, Addresses: answered(registry, network.Resolver)}
 	for _, a := range members {
 		v.admit(a)
 	}
@@ -228,10 +231,18 @@ func (l *lab) network(name string, members ...netip.Addr) *vnet {
 	return v
 }
 
+// answered are addresses that are answered at.
+func answered(all ...netip.Addr) (t network.Table[netip.Addr, bool]) {
+	for _, a := range all {
+		t = t.With(a, true)
+	}
+	return t
+}
+
 func (v *vnet) admit(a netip.Addr) {
 	key := NewPrivateKey()
 	v.members[a] = key
-	v.Peers = append(v.Peers, network.Peer{PublicKey: key.Public(), Address: a})
+	v.Peers = v.Peers.With(a, key.Public())
 }
 
 func (v *vnet) apply() {

@@ -32,13 +32,14 @@ func (t *Tunnel) LookupNetIP(ctx context.Context, host string) ([]netip.Addr, er
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a.Unmap()}, nil
 	}
-	failed := &net.DNSError{Name: host, Server: t.config.Resolver.String()}
+	at := t.config.Load().Resolver
+	failed := &net.DNSError{Name: host, Server: at.String()}
 	name, err := dnsmessage.NewName(strings.TrimSuffix(host, ".") + ".")
 	if err != nil || host == "" {
 		failed.Err, failed.IsNotFound = "not a name", true
 		return nil, failed
 	}
-	if !t.config.Resolver.IsValid() {
+	if !at.IsValid() {
 		failed.Err, failed.Server = "this member's configuration names no resolver", ""
 		return nil, failed
 	}
@@ -63,40 +64,50 @@ var (
 	errTruncated  = errors.New("truncated")
 )
 
-// ask puts the question once by UDP, and by TCP if the answer does not fit.
+// ask puts the question once.
 func (t *Tunnel) ask(ctx context.Context, name dnsmessage.Name) ([]netip.Addr, error) {
-	q := question(uint16(rand.Uint32()), name)
+	q := question(uint16(rand.Uint32()), name, dnsmessage.TypeA)
 	ctx, cancel := context.WithTimeout(ctx, lookupTry)
 	defer cancel()
-	answer, err := t.exchange(ctx, "udp", q)
+	m, err := exchange(ctx, t.resolver, q)
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := readAnswer(q, answer)
-	if !errors.Is(err, errTruncated) {
-		return addrs, err
-	}
-	if answer, err = t.exchange(ctx, "tcp", q); err != nil {
-		return nil, err
-	}
-	return readAnswer(q, answer)
+	return addresses(m)
 }
 
-func (t *Tunnel) exchange(ctx context.Context, network string, q []byte) ([]byte, error) {
-	c, err := t.stack.dial(ctx, network, netip.AddrPortFrom(t.config.Resolver, 53))
+// resolver dials the network's resolver inside it.
+func (t *Tunnel) resolver(ctx context.Context, proto string) (net.Conn, error) {
+	return t.stack.dial(ctx, proto, netip.AddrPortFrom(t.config.Load().Resolver, 53))
+}
+
+// exchange asks by UDP, and by TCP if the answer does not fit.
+func exchange(ctx context.Context, to resolver, q []byte) (*dnsmessage.Message, error) {
+	m, err := exchangeBy(ctx, to, "udp", q)
+	if errors.Is(err, errTruncated) {
+		return exchangeBy(ctx, to, "tcp", q)
+	}
+	return m, err
+}
+
+func exchangeBy(ctx context.Context, to resolver, proto string, q []byte) (*dnsmessage.Message, error) {
+	c, err := to(ctx, proto)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if network == "udp" {
+	if proto == "udp" {
 		if _, err := c.Write(q); err != nil {
 			return nil, err
 		}
 		b := make([]byte, maxAnswer)
 		n, err := c.Read(b)
-		return b[:n], err
+		if err != nil {
+			return nil, err
+		}
+		return readMessage(q, b[:n])
 	}
 	if _, err := c.Write(binary.BigEndian.AppendUint16(nil, uint16(len(q)))); err != nil {
 		return nil, err
@@ -109,14 +120,16 @@ func (t *Tunnel) exchange(ctx context.Context, network string, q []byte) ([]byte
 		return nil, err
 	}
 	b := make([]byte, binary.BigEndian.Uint16(size[:]))
-	_, err = io.ReadFull(c, b)
-	return b, err
+	if _, err := io.ReadFull(c, b); err != nil {
+		return nil, err
+	}
+	return readMessage(q, b)
 }
 
-func question(id uint16, name dnsmessage.Name) []byte {
+func question(id uint16, name dnsmessage.Name, typ dnsmessage.Type) []byte {
 	m := dnsmessage.Message{
 		Header:    dnsmessage.Header{ID: id, RecursionDesired: true},
-		Questions: []dnsmessage.Question{{Name: name, Type: dnsmessage.TypeA, Class: dnsmessage.ClassINET}},
+		Questions: []dnsmessage.Question{{Name: name, Type: typ, Class: dnsmessage.ClassINET}},
 	}
 	b, err := m.Pack()
 	if err != nil {
@@ -125,9 +138,8 @@ func question(id uint16, name dnsmessage.Name) []byte {
 	return b
 }
 
-// readAnswer returns the addresses at the end of the chain of aliases that
-// starts at the question's name. A record for any other name is ignored.
-func readAnswer(q, answer []byte) ([]netip.Addr, error) {
+// readMessage reads the answer to a question, or why there is none.
+func readMessage(q, answer []byte) (*dnsmessage.Message, error) {
 	var asked, m dnsmessage.Message
 	if err := asked.Unpack(q); err != nil {
 		return nil, err
@@ -147,7 +159,13 @@ func readAnswer(q, answer []byte) ([]netip.Addr, error) {
 	case m.RCode != dnsmessage.RCodeSuccess:
 		return nil, fmt.Errorf("the resolver says %s", m.RCode)
 	}
-	name := asked.Questions[0].Name
+	return &m, nil
+}
+
+// addresses are those at the end of the chain of aliases that starts at the
+// question's name. A record for any other name is ignored.
+func addresses(m *dnsmessage.Message) ([]netip.Addr, error) {
+	name := m.Questions[0].Name
 	for range maxChain {
 		addrs, alias := step(m.Answers, name)
 		if len(addrs) > 0 {

@@ -35,7 +35,7 @@ func reply(t testing.TB, q []byte, change func(*dns.Msg), records ...string) []b
 }
 
 func TestReadAnswer(t *testing.T) {
-	q := question(7, dnsmessage.MustNewName("registry.cove.test."))
+	q := question(7, dnsmessage.MustNewName("registry.cove.test."), dnsmessage.TypeA)
 	for name, c := range map[string]struct {
 		answer []byte
 		want   []string
@@ -79,8 +79,17 @@ func TestReadAnswer(t *testing.T) {
 	}
 }
 
+// readAnswer are the addresses in an answer.
+func readAnswer(q, answer []byte) ([]netip.Addr, error) {
+	m, err := readMessage(q, answer)
+	if err != nil {
+		return nil, err
+	}
+	return addresses(m)
+}
+
 func FuzzReadAnswer(f *testing.F) {
-	q := question(7, dnsmessage.MustNewName("registry.cove.test."))
+	q := question(7, dnsmessage.MustNewName("registry.cove.test."), dnsmessage.TypeA)
 	f.Add(reply(f, q, nil, "registry.cove.test. CNAME a.test.", "a.test. A 10.0.0.7"))
 	f.Add(q)
 	f.Fuzz(func(t *testing.T, answer []byte) {

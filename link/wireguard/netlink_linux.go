@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netlink is a route socket: rtnetlink(7), the four messages that we need.
+// netlink is a route socket: rtnetlink(7), the few messages that we need.
 type netlink struct {
 	fd  int
 	seq uint32
@@ -50,14 +50,21 @@ func (n *netlink) linkUp(index int) error {
 
 // struct rtmsg: family, destination and source lengths, tos, table, protocol,
 // scope, type, flags
-func (n *netlink) addRoute(index int, to netip.Prefix, from netip.Addr) error {
+func route(index int, to netip.Prefix, from netip.Addr) []byte {
 	b := []byte{unix.AF_INET, byte(to.Bits()), 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_STATIC, unix.RT_SCOPE_LINK, unix.RTN_UNICAST, 0, 0, 0, 0}
 	if to.Bits() > 0 {
 		b = attribute(b, unix.RTA_DST, to.Addr().AsSlice())
 	}
 	b = attribute(b, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(index)))
-	b = attribute(b, unix.RTA_PREFSRC, from.AsSlice())
-	return n.request(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, b)
+	return attribute(b, unix.RTA_PREFSRC, from.AsSlice())
+}
+
+func (n *netlink) addRoute(index int, to netip.Prefix, from netip.Addr) error {
+	return n.request(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, route(index, to, from))
+}
+
+func (n *netlink) removeRoute(index int, to netip.Prefix, from netip.Addr) error {
+	return n.request(unix.RTM_DELROUTE, 0, route(index, to, from))
 }
 
 // attribute appends a struct rtattr and its value, padded to four bytes.

@@ -27,6 +27,8 @@ type train struct {
 	ended   bool // by one that is shorter
 	data    [maxSuper]byte
 	oob     [128]byte
+
+	envelope envelope
 }
 
 var trains = sync.Pool{New: func() any { return new(train) }}

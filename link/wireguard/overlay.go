@@ -2,7 +2,6 @@ package wireguard
 
 import (
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -21,7 +20,9 @@ type overlay struct {
 	port   *port
 	stack  *netStack
 	device *device.Device
-	peers  map[PublicKey]netip.Addr
+	// peers are those that the device has, and members the same by their keys.
+	peers   network.Table[netip.Addr, [32]byte]
+	members map[PublicKey]netip.Addr
 	// resolvers are the further addresses that answer DNS, and how to stop.
 	resolvers map[netip.Addr]func()
 	flows     flows
@@ -33,7 +34,7 @@ func (s *Switch) create(w network.Wanted) (*overlay, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &overlay{name: w.Key, key: key, sw: s, port: newPort(s, key.Public(), &n.count), stack: n, peers: map[PublicKey]netip.Addr{}, resolvers: map[netip.Addr]func(){}}
+	o := &overlay{name: w.Key, key: key, sw: s, port: newPort(s, key.Public(), &n.count, n.window), stack: n, members: map[PublicKey]netip.Addr{}, resolvers: map[netip.Addr]func(){}}
 	o.device = device.NewDevice(n, o.port, counting(s.log.With("network", w.Key), &n.count, &s.totals))
 	if err := o.begin(w); err != nil {
 		o.close()
@@ -97,15 +98,9 @@ func offer(c Config, name string, https, metadata net.Listener, udp net.PacketCo
 // apply takes away first and adds last: an address that moves from one member
 // to another belongs to nobody in between.
 func (o *overlay) apply(w network.Wanted) error {
-	want := make(map[PublicKey]netip.Addr, len(w.Peers))
-	r := &rules{mtu: DefaultMTU, ours: map[[4]byte]bool{network.Resolver.As4(): true, network.Metadata.As4(): true}, members: map[[4]byte]bool{}, prefixes: w.Prefixes}
-	r.policy = policyOf(w, &o.flows)
-	for _, p := range w.Peers {
-		want[p.PublicKey] = p.Address
-		r.members[p.Address.As4()] = true
-	}
-	for _, a := range w.Addresses {
-		r.ours[a.As4()] = true
+	r := &rules{
+		mtu: DefaultMTU, ours: w.Addresses.With(network.Resolver, true).With(network.Metadata, true), members: w.Peers,
+		prefixes: w.Prefixes, policy: policyOf(w, &o.flows),
 	}
 	if key := PrivateKey(w.PrivateKey); key != o.key {
 		if err := o.rekey(key); err != nil {
@@ -114,40 +109,45 @@ func (o *overlay) apply(w network.Wanted) error {
 	}
 
 	var gone strings.Builder
-	left := map[[4]byte]bool{} // who stays, with the address it has
-	for key, a := range o.peers {
-		if want[key] == a {
-			left[a.As4()] = true
-			continue
+	before, left := o.peers, o.peers // left are who stays, with the address it has
+	for a := range network.Differences(o.peers, w.Peers) {
+		if key, have := o.peers.Get(a); have {
+			fmt.Fprintf(&gone, "public_key=%s\nremove=true\n", PublicKey(key).hex())
+			o.sw.memory.drop(o.name, key)
+			delete(o.members, key)
+			left = left.Without(a)
 		}
-		fmt.Fprintf(&gone, "public_key=%s\nremove=true\n", key.hex())
-		o.sw.memory.drop(o.name, key)
-		delete(o.peers, key)
 	}
 	if err := o.set(gone.String()); err != nil {
 		return err
 	}
+	o.peers = left
 	// The same addresses without those members, so that their connections end
 	// before anybody else can have their addresses.
 	if gone.Len() > 0 {
-		if err := o.stack.setRules(&rules{mtu: r.mtu, ours: o.stack.rules.Load().ours, members: left, prefixes: r.prefixes, policy: o.stack.rules.Load().policy}); err != nil {
+		have := *o.stack.rules.Load()
+		have.members = left
+		if err := o.stack.setRules(&have); err != nil {
 			return err
+		}
+		for a := range network.Differences(have.members, before) {
+			o.flows.forget(a)
 		}
 	}
 	if err := o.stack.setRules(r); err != nil {
 		return err
 	}
 	var added strings.Builder
-	for key, a := range want {
-		if _, have := o.peers[key]; !have {
-			fmt.Fprintf(&added, "public_key=%s\nreplace_allowed_ips=true\nallowed_ip=%s/32\n", key.hex(), a)
-			added.WriteString(call(o.sw.memory.endpoint(o.name, key), key, 0))
-		}
+	for a := range network.Differences(o.peers, w.Peers) {
+		key, _ := w.Peers.Get(a)
+		fmt.Fprintf(&added, "public_key=%s\nreplace_allowed_ips=true\nallowed_ip=%s/32\n", PublicKey(key).hex(), a)
+		added.WriteString(call(o.sw.memory.endpoint(o.name, key), key, 0))
+		o.members[key] = a
 	}
 	if err := o.set(added.String()); err != nil {
 		return err
 	}
-	maps.Copy(o.peers, want)
+	o.peers = w.Peers
 	return o.resolve(w.Resolvers)
 }
 

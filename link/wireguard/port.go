@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"golang.zx2c4.com/wireguard/conn"
+	"golang.zx2c4.com/wireguard/device"
 )
 
 // port is one network's share of the socket: the conn.Bind of its WireGuard
@@ -21,9 +22,10 @@ type port struct {
 
 var _ conn.Bind = (*port)(nil)
 
-// newPort counts in d what does not fit the inbox.
-func newPort(sw *Switch, key PublicKey, d *drops) *port {
-	p := &port{sw: sw, inbox: newInbox(d), out: newOutbox(sw.socket)}
+// newPort counts in d what does not fit the inbox. w is told of what leaves the
+// device.
+func newPort(sw *Switch, key PublicKey, d *drops, w *window) *port {
+	p := &port{sw: sw, inbox: newInbox(d, w), out: newOutbox(sw.socket)}
 	p.mac.Store(newMac1(key))
 	return p
 }
@@ -84,7 +86,8 @@ type inbox struct {
 	held   int // bytes of buffers in queue
 	closed bool
 
-	drops *drops
+	drops  *drops
+	window *window
 
 	cur parcel // what receive has begun to hand out; its caller is one goroutine
 }
@@ -102,8 +105,8 @@ type parcel struct {
 	from    *endpoint
 }
 
-func newInbox(d *drops) *inbox {
-	b := &inbox{drops: d}
+func newInbox(d *drops, w *window) *inbox {
+	b := &inbox{drops: d, window: w}
 	b.ready.L = &b.mu
 	return b
 }
@@ -142,7 +145,10 @@ func (b *inbox) next(wait bool) (parcel, bool) {
 }
 
 func (b *inbox) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, error) {
-	for n := 0; ; {
+	b.window.wait()
+	n, packets := 0, 0
+	defer func() { b.window.enter(packets) }()
+	for {
 		if len(b.cur.data) == 0 {
 			b.cur.buf.free()
 			var ok bool
@@ -156,6 +162,9 @@ func (b *inbox) receive(bufs [][]byte, sizes []int, eps []conn.Endpoint) (int, e
 		k := min(b.cur.segment, len(b.cur.data))
 		sizes[n] = copy(bufs[n], b.cur.data[:k])
 		eps[n] = b.cur.from
+		if b.cur.data[0] == device.MessageTransportType && k > device.MessageKeepaliveSize {
+			packets++
+		}
 		b.cur.data = b.cur.data[k:]
 		if n++; n == len(bufs) {
 			return n, nil

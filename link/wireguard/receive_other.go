@@ -14,8 +14,8 @@ type receiver struct {
 
 const receiveBatch = 1
 
-func (s *socket) receiver() (*receiver, error) {
-	return &receiver{s: s, buf: largeBufs.Get().(*parcelBuf)}, nil
+func (s *socket) receiver() *receiver {
+	return &receiver{s: s, buf: largeBufs.Get().(*parcelBuf)}
 }
 
 func (r *receiver) receive() (int, error) {
@@ -38,3 +38,10 @@ func (r *receiver) take(int) *parcelBuf {
 }
 
 func (r *receiver) free() { r.buf.free() }
+
+type envelope struct{}
+
+func (s *socket) write(t *train, data, oob []byte) error {
+	_, _, err := s.conn.WriteMsgUDPAddrPort(data, oob, t.to.dst)
+	return err
+}

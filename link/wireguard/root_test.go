@@ -161,23 +161,21 @@ func TestRootRestartIsNotFelt(t *testing.T) {
 	v := s.network("contoso", laptop)
 	n, _ := s.join(v, laptop)
 	s.want(n, "contoso 10.0.0.7:443 10.0.0.4", "https://10.0.0.7/whoami")
-	if err := s.sw.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s.server.Do(func() {
-		var err error
-		if s.sw, err = Open(s.config); err != nil {
-			t.Error(err)
+	unfelt(t, func() time.Duration {
+		if err := s.sw.Close(); err != nil {
+			t.Fatal(err)
 		}
+		s.server.Do(func() {
+			var err error
+			if s.sw, err = Open(s.config); err != nil {
+				t.Error(err)
+			}
+		})
+		start := time.Now()
+		v.apply()
+		s.want(n, "contoso 10.0.0.7:443 10.0.0.4", "https://10.0.0.7/whoami")
+		return time.Since(start)
 	})
-	start := time.Now()
-	v.apply()
-	s.want(n, "contoso 10.0.0.7:443 10.0.0.4", "https://10.0.0.7/whoami")
-	took := time.Since(start)
-	t.Logf("traffic flows %s after the restart", took)
-	if took > 5*time.Second {
-		t.Errorf("the restart was felt for %s", took)
-	}
 }
 
 // The file that cove writes is one that wg-quick takes as it is.

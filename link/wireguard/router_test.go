@@ -33,7 +33,7 @@ func newCrossing(networks int) *crossing {
 	sw := &Switch{kick: make(chan struct{}, 1)}
 	for range networks {
 		key := NewPrivateKey().Public()
-		p := newPort(sw, key, new(drops))
+		p := newPort(sw, key, new(drops), newWindow())
 		x.add(p)
 		x.all, x.keys = append(x.all, p), append(x.keys, key)
 	}

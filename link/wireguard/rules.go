@@ -5,16 +5,19 @@ import (
 	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+
+	"cove.example/cove/network"
 )
 
 // rules say what becomes of a packet that a member sent. They are never
 // modified: a change makes new ones.
 type rules struct {
-	mtu     int
-	ours    map[[4]byte]bool // addresses that we answer at
-	members map[[4]byte]bool
+	mtu      int
+	ours     network.Table[netip.Addr, bool]     // addresses that we answer at; false is a private endpoint that is not approved
+	members  network.Table[netip.Addr, [32]byte] // with their keys
+	anybody  bool                                // packets for us are any sender's: these are a member's own, whose network has judged
+	prefixes []netip.Prefix                      // the network's address space
 	policy
-	prefixes []netip.Prefix // the network's address space
 }
 
 // verdict is what becomes of a packet.
@@ -57,13 +60,13 @@ func (r *rules) judge(p []byte) verdict {
 	if len(p) < 20 || int(p[0]&15)*4 < 20 || int(p[0]&15)*4 > len(p) || int(binary.BigEndian.Uint16(p[2:])) != len(p) {
 		return dropMalformed
 	}
-	to := [4]byte(p[16:20])
+	to := netip.AddrFrom4([4]byte(p[16:20]))
 	switch {
-	case r.ours[to]:
+	case r.ours.Has(to):
 		return toStack
-	case !r.inside(netip.AddrFrom4(to)):
+	case !r.inside(to):
 		return dropOutside
-	case !r.members[to]:
+	case !r.members.Has(to):
 		return dropNobody
 	case p[8] <= 1:
 		return dropExpired
@@ -76,7 +79,7 @@ func (r *rules) judge(p []byte) verdict {
 // still reports whether a packet for us that other rules have let in is let in
 // by these. head is what joinable says of it.
 func (r *rules) still(head []byte) bool {
-	if !r.ours[[4]byte(head[16:20])] || r.members != nil && !r.members[[4]byte(head[12:16])] {
+	if !r.ours.Has(netip.AddrFrom4([4]byte(head[16:20]))) || !r.anybody && !r.members.Has(netip.AddrFrom4([4]byte(head[12:16]))) {
 		return false
 	}
 	// Without its ports a packet cannot be asked about; who sent it sends another.

@@ -7,15 +7,25 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
+
+	"cove.example/cove/network"
 )
 
 func testRules() *rules {
 	return &rules{
 		mtu:      DefaultMTU,
-		ours:     map[[4]byte]bool{registry.As4(): true},
-		members:  map[[4]byte]bool{laptop.As4(): true, builder.As4(): true},
+		ours:     answered(registry),
+		members:  joined(laptop, builder),
 		prefixes: []netip.Prefix{space},
 	}
+}
+
+// joined are members, of whose keys nothing is said.
+func joined(all ...netip.Addr) (t network.Table[netip.Addr, [32]byte]) {
+	for _, a := range all {
+		t = t.With(a, [32]byte{1})
+	}
+	return t
 }
 
 // ping is an IPv4 packet of the given size.
@@ -113,11 +123,11 @@ func FuzzJudge(f *testing.F) {
 		r := testRules()
 		switch r.judge(p) {
 		case toStack:
-			if !r.ours[[4]byte(p[16:20])] {
+			if !r.ours.Has(netip.AddrFrom4([4]byte(p[16:20]))) {
 				t.Error("not ours")
 			}
 		case toMember:
-			if !r.members[[4]byte(p[16:20])] || p[8] < 2 || len(p) > hubBuf {
+			if !r.members.Has(netip.AddrFrom4([4]byte(p[16:20]))) || p[8] < 2 || len(p) > hubBuf {
 				t.Error("not a member's")
 			}
 			lowerTTL(p)

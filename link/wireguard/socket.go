@@ -33,6 +33,8 @@ const (
 // ways, which is what makes a userspace tunnel affordable.
 type socket struct {
 	conn    *net.UDPConn
+	raw     syscall.RawConn
+	six     bool        // of IPv6's
 	sticky  bool        // bound to a wildcard: answers must leave from the address that was called
 	segment atomic.Bool // UDP_SEGMENT works on the way out
 }
@@ -42,6 +44,7 @@ func listen(address string) (*socket, error) {
 	if err != nil {
 		return nil, fault.Newf(fault.Invalid, "the WireGuard address %q is not an IP address and a port, such as 0.0.0.0:51820", address)
 	}
+	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 	network := "udp4"
 	if at.Addr().Is6() {
 		network = "udp"
@@ -53,9 +56,13 @@ func listen(address string) (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the WireGuard port: %w", err)
 	}
-	s := &socket{conn: c, sticky: at.Addr().IsUnspecified()}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	s := &socket{conn: c, raw: raw, six: at.Addr().Is6(), sticky: at.Addr().IsUnspecified()}
 	enlarge(c, socketBuffer)
-	s.segment.Store(offload(c, s.sticky, at.Addr().Is6()))
+	s.segment.Store(offload(c, s.sticky, s.six))
 	return s, nil
 }
 
@@ -76,7 +83,7 @@ func (s *socket) send(t *train) {
 	}
 	data := t.data[:t.size]
 	if t.size > t.segment && s.segment.Load() {
-		_, _, err := s.conn.WriteMsgUDPAddrPort(data, segmentControl(oob, t.segment), t.to.dst)
+		err := s.write(t, data, segmentControl(oob, t.segment))
 		if err == nil {
 			return
 		}
@@ -87,7 +94,7 @@ func (s *socket) send(t *train) {
 		}
 	}
 	for d := range slices.Chunk(data, t.segment) {
-		if _, _, err := s.conn.WriteMsgUDPAddrPort(d, oob, t.to.dst); err != nil {
+		if err := s.write(t, d, oob); err != nil {
 			return // there is no way now; the rest would not find one either
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"log"
 	"net/http"
 	"net/netip"
+	"os"
+	"os/exec"
 	"testing"
 
 	"golang.zx2c4.com/wireguard/conn"
@@ -26,9 +28,33 @@ const outsideSize = 256 << 20
 // MB/cpu-s is what a second of one of its processors carries, TLS included.
 // Beside cove's stack, upstream's (golang.zx2c4.com/wireguard/tun/netstack) does
 // the same in the same run; "x upstream" is how many times better cove's is.
+//
+// The client is wireguard-go of the version that go.mod names, then the one
+// that is installed: Debian 12's, of 2022, gives and takes one packet with each
+// system call, and what that costs the kernel is the same for every server.
 // It needs root.
 func BenchmarkOutside(b *testing.B) {
 	linktest.RequireRoot(b)
+	for _, client := range []string{"current", "installed"} {
+		b.Run(client, func(b *testing.B) {
+			if client == "current" {
+				buildClient(b)
+			}
+			outside(b)
+		})
+	}
+}
+
+// buildClient puts wireguard-go's program before the installed one.
+func buildClient(b *testing.B) {
+	dir := b.TempDir()
+	if out, err := exec.Command("go", "build", "-o", dir+"/wireguard-go", "golang.zx2c4.com/wireguard").CombinedOutput(); err != nil {
+		b.Fatalf("go build: %v: %s", err, out)
+	}
+	b.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+func outside(b *testing.B) {
 	for _, direction := range []string{"download", "upload"} {
 		var theirs float64
 		for _, made := range []struct {

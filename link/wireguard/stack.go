@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"cove.example/cove/network"
 )
 
 const (
@@ -33,7 +36,7 @@ const (
 	// network exists, so its own 128 would be 16 MiB of heap a network. Few
 	// suffice: what comes in together is joined by the joiner, what goes out
 	// together by the outbox.
-	readBatch  = 2
+	readBatch  = 8
 	writeBatch = 8
 
 	// sendRun is how many full packets, encrypted, fit a datagram of 64 KiB
@@ -63,8 +66,9 @@ type netStack struct {
 	done   chan struct{}
 	once   sync.Once
 
-	join *joiner
-	cut  cutter // of the goroutine that calls Read
+	window *window // of the device
+	join   *joiner
+	cut    cutter // of the goroutine that calls Read
 }
 
 var _ tun.Device = (*netStack)(nil)
@@ -83,11 +87,13 @@ func newNetStack(mtu int, all *drops) (*netStack, error) {
 		wakeup: make(chan struct{}, 1),
 		done:   make(chan struct{}),
 	}
-	n.join = newJoiner(n)
+	n.window, n.join = newWindow(), newJoiner(n)
 	n.count.all = all
 	n.rules.Store(&rules{mtu: mtu})
 	n.link.SupportedGSOKind = stack.HostGSOSupported
-	// What arrives was authenticated by WireGuard; a checksum proves less.
+	// What arrives was authenticated by WireGuard; a checksum proves less. But
+	// one that its sender spoilt before sealing it is not found out here: TLS
+	// finds it, and DNS's and the metadata service's plain text goes without.
 	n.link.LinkEPCapabilities |= stack.CapabilityRXChecksumOffload
 	n.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol},
@@ -141,43 +147,59 @@ func fullAddress(a netip.AddrPort) tcpip.FullAddress {
 // reach the next holder of its address.
 func (n *netStack) setRules(want *rules) error {
 	have := n.rules.Load()
-	for a := range want.ours {
-		if have.ours[a] {
-			continue
-		}
-		if e := n.stack.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
-			Protocol: ipv4.ProtocolNumber, AddressWithPrefix: address(netip.AddrFrom4(a)).WithPrefix(),
-		}, stack.AddressProperties{}); e != nil {
-			return fmt.Errorf("add address %s: %s", netip.AddrFrom4(a), e)
+	var removed []netip.Addr
+	closes := false // a private endpoint is no longer approved
+	for a := range network.Differences(have.ours, want.ours) {
+		before, was := have.ours.Get(a)
+		now, is := want.ours.Get(a)
+		switch {
+		case was && !is:
+			removed = append(removed, a)
+		case was:
+			closes = closes || before && !now
+		default:
+			if e := n.stack.AddProtocolAddress(nicID, tcpip.ProtocolAddress{
+				Protocol: ipv4.ProtocolNumber, AddressWithPrefix: address(a).WithPrefix(),
+			}, stack.AddressProperties{}); e != nil {
+				return fmt.Errorf("add address %s: %s", a, e)
+			}
 		}
 	}
 	// From here on nothing reaches an address that was removed, and Accept
 	// gives out no connection to it.
 	n.rules.Store(want)
 	n.join.settle()
-	n.abort(func(local, remote [4]byte) bool {
-		return have.ours[local] && !want.ours[local] || have.members[remote] && !want.members[remote]
-	})
-	n.endRefused(have, want)
-	for a := range have.ours {
-		if !want.ours[a] {
-			if e := n.stack.RemoveAddress(nicID, tcpip.AddrFrom4(a)); e != nil {
-				return fmt.Errorf("remove address %s: %s", netip.AddrFrom4(a), e)
-			}
+	left := len(removed) > 0
+	for a := range network.Differences(have.members, want.members) {
+		left = left || !want.members.Has(a)
+	}
+	if left {
+		n.abort(func(local, remote netip.AddrPort) bool {
+			return have.ours.Has(local.Addr()) && !want.ours.Has(local.Addr()) || have.members.Has(remote.Addr()) && !want.members.Has(remote.Addr())
+		})
+	}
+	n.endRefused(have, want, closes)
+	for _, a := range removed {
+		if e := n.stack.RemoveAddress(nicID, address(a)); e != nil {
+			return fmt.Errorf("remove address %s: %s", a, e)
 		}
 	}
 	return nil
 }
 
 // abort resets every TCP connection that gone says has lost an end.
-func (n *netStack) abort(gone func(local, remote [4]byte) bool) {
+func (n *netStack) abort(gone func(local, remote netip.AddrPort) bool) {
 	for _, e := range n.stack.RegisteredEndpoints() {
 		ep, ok := e.(*tcp.Endpoint)
 		if !ok {
 			continue
 		}
 		id := ep.Info().(*stack.TransportEndpointInfo).ID
-		if id.RemoteAddress.Len() == 4 && id.LocalAddress.Len() == 4 && gone(id.LocalAddress.As4(), id.RemoteAddress.As4()) {
+		if id.RemoteAddress.Len() != 4 || id.LocalAddress.Len() != 4 {
+			continue
+		}
+		local := netip.AddrPortFrom(netip.AddrFrom4(id.LocalAddress.As4()), id.LocalPort)
+		if gone(local, netip.AddrPortFrom(netip.AddrFrom4(id.RemoteAddress.As4()), id.RemotePort)) {
 			ep.Abort()
 		}
 	}
@@ -205,6 +227,7 @@ func (n *netStack) Write(bufs [][]byte, offset int) (int, error) {
 			n.count.add(why)
 		}
 	}
+	n.window.leave(len(bufs))
 	return len(bufs), nil
 }
 
@@ -355,9 +378,9 @@ func (n *netStack) listenUDP(at netip.AddrPort) (net.PacketConn, error) {
 	return gonet.DialUDP(n.stack, &a, nil, ipv4.ProtocolNumber)
 }
 
-func (n *netStack) dial(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
+func (n *netStack) dial(ctx context.Context, kind string, to netip.AddrPort) (net.Conn, error) {
 	a := fullAddress(to)
-	if network == "udp" {
+	if kind == "udp" {
 		return gonet.DialUDP(n.stack, nil, &a, ipv4.ProtocolNumber)
 	}
 	return gonet.DialContextTCP(ctx, n.stack, a, ipv4.ProtocolNumber)
@@ -428,13 +451,8 @@ func (l *listener) serves(ep tcpip.Endpoint) bool {
 	if e != nil || at.Addr.Len() != 4 {
 		return false
 	}
-	a := at.Addr.As4()
-	for _, not := range l.not {
-		if not.As4() == a {
-			return false
-		}
-	}
-	return l.n.rules.Load().ours[a]
+	a := netip.AddrFrom4(at.Addr.As4())
+	return !slices.Contains(l.not, a) && l.n.rules.Load().ours.Has(a)
 }
 
 // keepAlive finds members that went away without a word: a laptop's lid

@@ -42,7 +42,7 @@ func (s *Switch) Status() []NetworkStatus {
 func (o *overlay) status() []PeerStatus {
 	peers := deviceStatus(o.device)
 	for i := range peers {
-		peers[i].Address = o.peers[peers[i].PublicKey]
+		peers[i].Address = o.members[peers[i].PublicKey]
 	}
 	return peers
 }
@@ -93,7 +93,7 @@ func (s *Switch) Holder(network string, at netip.Addr) (PublicKey, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if o := s.networks[network]; o != nil {
-		for key, a := range o.peers {
+		for key, a := range o.members {
 			if a == at {
 				return key, true
 			}

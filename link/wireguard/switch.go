@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -83,14 +84,10 @@ func Open(c Config) (*Switch, error) {
 	if s.socket, err = listen(c.Listen); err != nil {
 		return nil, err
 	}
-	in, err := s.socket.receiver()
-	if err != nil {
-		return nil, errors.Join(err, s.socket.close())
-	}
 	if s.memory, err = recall(c.State); err != nil {
 		s.log.Warn("what is remembered of WireGuard peers cannot be read; they will call us", "err", err)
 	}
-	s.done.Go(func() { s.read(in) })
+	s.done.Go(func() { s.read(s.socket.receiver()) })
 	if c.State != nil {
 		s.done.Go(s.remember)
 	}
@@ -163,7 +160,8 @@ func (s *Switch) Close() error {
 }
 
 // check finds everything wrong with w. What comes here was validated by the
-// resource provider; a mistake in it must still not break another network.
+// resource provider; a mistake in it must still not break another network. What
+// the network has already was looked at when it came.
 func (s *Switch) check(w network.Wanted) error {
 	var problems []error
 	wrong := func(format string, args ...any) {
@@ -185,28 +183,50 @@ func (s *Switch) check(w network.Wanted) error {
 			wrong("%s is not an IPv4 prefix", p)
 		}
 	}
-	ours := map[netip.Addr]bool{network.Resolver: true, network.Metadata: true}
-	for _, a := range w.Addresses {
-		if !a.Is4() || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
-			wrong("%s cannot be an address in it", a)
-		}
-		ours[a] = true
+	var ours network.Table[netip.Addr, bool]
+	var peers network.Table[netip.Addr, [32]byte]
+	keys := map[PublicKey]netip.Addr{}
+	if o := s.networks[w.Key]; o != nil {
+		ours, peers, keys = o.stack.rules.Load().ours, o.peers, o.members
 	}
-	keys, addresses := map[PublicKey]bool{PrivateKey(w.PrivateKey).Public(): true}, map[netip.Addr]bool{}
-	for _, p := range w.Peers {
+	for _, a := range slices.SortedFunc(network.Differences(ours, w.Addresses), netip.Addr.Compare) {
 		switch {
-		case p.PublicKey == [32]byte{}:
-			wrong("member %s has no key", p.Address)
-		case keys[p.PublicKey]:
-			wrong("member %s has the key of another", p.Address)
+		case !w.Addresses.Has(a):
+		case !unicast(a):
+			wrong("%s cannot be an address in it", a)
+		case w.Peers.Has(a):
+			wrong("address %s is given twice", a)
+		}
+	}
+	own := PrivateKey(w.PrivateKey).Public()
+	if key, _ := w.Peers.Get(keys[own]); key == own {
+		wrong("member %s has the network's own key", keys[own])
+	}
+	added := map[PublicKey]bool{own: true}
+	for _, a := range slices.SortedFunc(network.Differences(peers, w.Peers), netip.Addr.Compare) {
+		key, is := w.Peers.Get(a)
+		if !is {
+			continue
+		}
+		stays, has := w.Peers.Get(keys[key])
+		switch {
+		case key == [32]byte{}:
+			wrong("member %s has no key", a)
+		case added[key], has && stays == key && keys[key] != a:
+			wrong("member %s has the key of another", a)
 		}
 		switch {
-		case !p.Address.Is4() || p.Address.IsUnspecified() || p.Address.IsMulticast() || p.Address.IsLoopback():
-			wrong("%s cannot be a member's address", p.Address)
-		case ours[p.Address] || addresses[p.Address]:
-			wrong("address %s is given twice", p.Address)
+		case !unicast(a):
+			wrong("%s cannot be a member's address", a)
+		case a == network.Resolver, a == network.Metadata, w.Addresses.Has(a) && ours.Has(a):
+			wrong("address %s is given twice", a)
 		}
-		keys[p.PublicKey], addresses[p.Address] = true, true
+		added[key] = true
 	}
 	return errors.Join(problems...)
+}
+
+// unicast reports whether a can be an address in a network.
+func unicast(a netip.Addr) bool {
+	return a.Is4() && !a.IsUnspecified() && !a.IsMulticast() && !a.IsLoopback()
 }

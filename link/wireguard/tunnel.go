@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.zx2c4.com/wireguard/conn"
@@ -13,13 +15,15 @@ import (
 	"golang.zx2c4.com/wireguard/tun"
 
 	"cove.example/cove/fault"
+	"cove.example/cove/network"
 )
 
 // Tunnel is a member of a network inside this process: no root, no interface.
 type Tunnel struct {
-	config MemberConfig
+	config atomic.Pointer[MemberConfig]
 	stack  *netStack
 	device *device.Device
+	mu     sync.Mutex // held by Refresh
 }
 
 // Dial starts a tunnel. It resolves the endpoint's name and sends the first
@@ -36,7 +40,7 @@ func Dial(ctx context.Context, c MemberConfig) (*Tunnel, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := n.setRules(&rules{mtu: c.mtu(), ours: map[[4]byte]bool{c.Address.As4(): true}}); err != nil {
+	if err := n.setRules(&rules{mtu: c.mtu(), ours: network.Table[netip.Addr, bool]{}.With(c.Address, true), anybody: true}); err != nil {
 		_ = n.Close()
 		return nil, err
 	}
@@ -44,7 +48,9 @@ func Dial(ctx context.Context, c MemberConfig) (*Tunnel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Tunnel{config: c, stack: n, device: d}, nil
+	t := &Tunnel{stack: n, device: d}
+	t.config.Store(&c)
+	return t, nil
 }
 
 // start makes a device on t that calls the server at once. It owns t.
@@ -92,7 +98,7 @@ func (c MemberConfig) resolveEndpoint(ctx context.Context) (netip.AddrPort, erro
 // WaitHandshake returns when the server has answered, or with ctx's error.
 // A server that does not know our key never answers.
 func (t *Tunnel) WaitHandshake(ctx context.Context) error {
-	return waitHandshake(ctx, t.device, t.config.Endpoint)
+	return waitHandshake(ctx, t.device, t.config.Load().Endpoint)
 }
 
 func waitHandshake(ctx context.Context, d *device.Device, endpoint string) error {
@@ -115,22 +121,22 @@ func waitHandshake(ctx context.Context, d *device.Device, endpoint string) error
 }
 
 // Carries reports whether a is reached through the tunnel.
-func (t *Tunnel) Carries(a netip.Addr) bool { return t.config.carries(a) }
+func (t *Tunnel) Carries(a netip.Addr) bool { return t.config.Load().carries(a) }
 
 // Status is how the tunnel does; the peer is the server.
 func (t *Tunnel) Status() PeerStatus {
 	s := deviceStatus(t.device)[0]
-	s.Address = t.config.Address
+	s.Address = t.config.Load().Address
 	return s
 }
 
-// DialContext connects to "host:port" inside the network. network is tcp, tcp4,
+// DialContext connects to "host:port" inside the network. proto is tcp, tcp4,
 // udp or udp4. A name is resolved by the network's own resolver; an address that
 // the tunnel does not carry is ErrOutside.
-func (t *Tunnel) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	kind, ok := map[string]string{"tcp": "tcp", "tcp4": "tcp", "udp": "udp", "udp4": "udp"}[network]
+func (t *Tunnel) DialContext(ctx context.Context, proto, address string) (net.Conn, error) {
+	kind, ok := map[string]string{"tcp": "tcp", "tcp4": "tcp", "udp": "udp", "udp4": "udp"}[proto]
 	if !ok {
-		return nil, net.UnknownNetworkError(network)
+		return nil, net.UnknownNetworkError(proto)
 	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
