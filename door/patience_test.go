@@ -69,63 +69,47 @@ func serving(t *testing.T, h func(http.ResponseWriter, *http.Request) error, f f
 }
 
 // A caller who begins a body and falls silent is cut off, and the handler
-// learns that it was the caller.
+// learns that it was the caller. So is one who sends a form a byte at a time.
 func TestASilentUploadIsCut(t *testing.T) {
-	serving(t, func(_ http.ResponseWriter, r *http.Request) error {
-		_, err := io.Copy(io.Discard, r.Body)
-		return err
-	}, func(t *testing.T, c *http.Client, done <-chan error) {
-		body, feed := io.Pipe()
-		go feed.Write([]byte("a beginning"))
-		go func() {
-			if resp, err := c.Post("http://cove/", "", body); err == nil {
-				resp.Body.Close()
-			}
-		}()
-		start := time.Now()
-		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("reading ended with %v", err)
-		}
-		if took := time.Since(start); took > stall {
-			t.Errorf("after %v, want at most %v", took, stall)
-		}
-		feed.Close()
-	})
-}
-
-// A form that comes a byte every now and then does not keep its goroutine for
-// longer than one that does not come.
-func TestATrickledFormIsCut(t *testing.T) {
-	serving(t, func(_ http.ResponseWriter, r *http.Request) error {
-		_, err := io.Copy(io.Discard, r.Body)
-		return err
-	}, func(t *testing.T, c *http.Client, done <-chan error) {
-		body, feed := io.Pipe()
-		fed := make(chan struct{})
-		go func() {
-			defer close(fed)
+	for what, feed := range map[string]func(w io.Writer) error{
+		"silent": func(w io.Writer) error { _, err := w.Write([]byte("a beginning")); return err },
+		"trickling": func(w io.Writer) error {
 			for {
-				if _, err := feed.Write([]byte("x")); err != nil {
-					return
+				if _, err := w.Write([]byte("x")); err != nil {
+					return err
 				}
 				time.Sleep(time.Second)
 			}
-		}()
-		go func() {
-			if resp, err := c.Post("http://cove/", "", body); err == nil {
-				resp.Body.Close()
-			}
-		}()
-		start := time.Now()
-		if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("reading ended with %v", err)
-		}
-		if took := time.Since(start); took > stall {
-			t.Errorf("after %v, want at most %v", took, stall)
-		}
-		body.Close()
-		<-fed
-	})
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			serving(t, func(_ http.ResponseWriter, r *http.Request) error {
+				_, err := io.Copy(io.Discard, r.Body)
+				return err
+			}, func(t *testing.T, c *http.Client, done <-chan error) {
+				body, in := io.Pipe()
+				fed := make(chan struct{})
+				go func() {
+					defer close(fed)
+					_ = feed(in) // it is cut off
+				}()
+				go func() {
+					if resp, err := c.Post("http://cove/", "", body); err == nil {
+						resp.Body.Close()
+					}
+				}()
+				start := time.Now()
+				if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("reading ended with %v", err)
+				}
+				if took := time.Since(start); took > stall {
+					t.Errorf("after %v, want at most %v", took, stall)
+				}
+				body.Close()
+				<-fed
+			})
+		})
+	}
 }
 
 // What is longer than a form, and comes slowly, but comes, is taken however long

@@ -379,8 +379,9 @@ func TestPeering(t *testing.T) {
 	reaches("spoke", "late", false)
 }
 
-// A transfer that is under way ends when its private endpoint is rejected, long
-// before it would by itself; others go on. The log says how soon.
+// A transfer that is under way ends within a second when its private endpoint is
+// rejected, if nothing else keeps the machine busy: the quickest of three counts.
+// Others go on.
 func TestRejectionEndsATransfer(t *testing.T) {
 	s := fenced(t)
 	const hostName = "registrynorth.cr.cove.internal"
@@ -424,15 +425,26 @@ func TestRejectionEndsATransfer(t *testing.T) {
 		<-body.begun
 		return ended
 	}
-	mine, theirs := hang(client, "registrynorth"), hang(other, "registrysouth")
-	began := time.Now()
-	s.Cove(t, "private-endpoint", "reject", "pe-north")
-	took := time.Since(began)
-	select {
-	case err := <-mine:
-		t.Logf("%s: ended %v after the command began, which took %v: %v", hostName, time.Since(began), took, err)
-	case <-time.After(covetest.Wait / 3):
-		t.Error("the transfer goes on after its endpoint was rejected")
+	theirs, quickest := hang(other, "registrysouth"), time.Hour
+	for range 3 {
+		mine := hang(client, "registrynorth")
+		s.Cove(t, "private-endpoint", "reject", "pe-north")
+		done := time.Now()
+		select {
+		case err := <-mine:
+			after := time.Since(done)
+			quickest = min(quickest, after)
+			t.Logf("%s: ended %v after it was rejected: %v", hostName, after, err)
+		case <-time.After(covetest.Wait / 3):
+			t.Fatal("the transfer goes on after its endpoint was rejected")
+		}
+		if quickest <= time.Second {
+			break
+		}
+		s.Cove(t, "private-endpoint", "approve", "pe-north")
+	}
+	if quickest > time.Second {
+		t.Errorf("the quickest end of a transfer was %v after its endpoint was rejected", quickest)
 	}
 	select {
 	case err := <-theirs:
