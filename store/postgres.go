@@ -92,13 +92,26 @@ func (db *DB) preparePostgres(ctx context.Context, pool *sql.DB) error {
 	return db.findOrigin(ctx)
 }
 
+// begin begins a transaction. A question that is given up leaves a connection
+// that is closed. database/sql throws those away and tries three; where many
+// give up at once all three may be such, and whoever has given up nothing would
+// be told that the database cannot be reached.
+func (e *postgresEngine) begin(ctx context.Context, o *sql.TxOptions) (tx *sql.Tx, err error) {
+	for range postgresConns {
+		if tx, err = e.pool.BeginTx(ctx, o); !errors.Is(err, driver.ErrBadConn) {
+			break
+		}
+	}
+	return tx, err
+}
+
 func (e *postgresEngine) view(ctx context.Context, fn func(*Tx) error) error {
 	e.busy.RLock()
 	defer e.busy.RUnlock()
 	if e.closed.Load() {
 		return ErrClosed
 	}
-	tx, err := e.pool.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
+	tx, err := e.begin(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true})
 	if err != nil {
 		return postgresError(err)
 	}
@@ -135,7 +148,7 @@ func (e *postgresEngine) once(ctx context.Context, m mode, fn func(*Tx) error) e
 	if m.readCommitted {
 		level = sql.LevelReadCommitted
 	}
-	tx, err := e.pool.BeginTx(ctx, &sql.TxOptions{Isolation: level})
+	tx, err := e.begin(ctx, &sql.TxOptions{Isolation: level})
 	if err != nil {
 		return err
 	}
