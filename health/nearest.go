@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 
+	"github.com/agnivade/levenshtein"
+
 	"cove.example/cove/oci"
 )
 
@@ -30,9 +32,9 @@ func (a *asker) nearest(ctx context.Context) string {
 	repositories := a.listed(ctx, "/v2/_catalog", "registry:catalog:*")
 	repositories = slices.DeleteFunc(repositories, func(name string) bool {
 		_, err := oci.ParseRepo(name)
-		return err != nil || name == of || distance(name, of) > 2+len(of)/4
+		return err != nil || name == of || levenshtein.ComputeDistance(name, of) > 2+len(of)/4
 	})
-	slices.SortStableFunc(repositories, func(x, y string) int { return distance(x, of) - distance(y, of) })
+	slices.SortStableFunc(repositories, func(x, y string) int { return levenshtein.ComputeDistance(x, of) - levenshtein.ComputeDistance(y, of) })
 	for _, name := range repositories[:min(len(repositories), maxNearest)] {
 		if found := a.tagged(ctx, name, tag); found != "" {
 			return found
@@ -52,7 +54,9 @@ func (a *asker) tagged(ctx context.Context, repository, tag string) string {
 	if len(tags) == 0 {
 		return ""
 	}
-	near := slices.MinFunc(tags, func(x, y string) int { return distance(x, tag) - distance(y, tag) })
+	near := slices.MinFunc(tags, func(x, y string) int {
+		return levenshtein.ComputeDistance(x, tag) - levenshtein.ComputeDistance(y, tag)
+	})
 	t, ok := a.tokenFor(ctx, "repository:"+repository+":pull")
 	if !ok {
 		return ""
@@ -80,25 +84,4 @@ func (a *asker) listed(ctx context.Context, path, scope string) []string {
 	}
 	all := slices.Concat(list.Repositories, list.Tags)
 	return all[:min(len(all), maxListed)]
-}
-
-// distance is in how many letters two names differ (Levenshtein's).
-func distance(x, y string) int {
-	row := make([]int, len(y)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(x) {
-		left := row[0]
-		row[0] = i + 1
-		for j := range len(y) {
-			changed := left
-			if x[i] != y[j] {
-				changed++
-			}
-			left = row[j+1]
-			row[j+1] = min(changed, left+1, row[j]+1)
-		}
-	}
-	return row[len(y)]
 }

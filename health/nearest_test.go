@@ -59,14 +59,3 @@ func TestTheNearestImage(t *testing.T) {
 		}
 	}
 }
-
-func TestDistance(t *testing.T) {
-	for _, c := range []struct {
-		x, y string
-		want int
-	}{{"", "", 0}, {"app", "app", 0}, {"apii", "api", 1}, {"", "abc", 3}, {"kitten", "sitting", 3}} {
-		if got := distance(c.x, c.y); got != c.want || distance(c.y, c.x) != c.want {
-			t.Errorf("%q and %q: %d", c.x, c.y, got)
-		}
-	}
-}

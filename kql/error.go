@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
+
 	"cove.example/cove/fault"
 )
 
@@ -79,7 +81,7 @@ func nearest(name string, names []string) string {
 		if len(name) > 40 {
 			continue
 		}
-		if d := distance(strings.ToLower(name), strings.ToLower(n)); d < least {
+		if d := levenshtein.ComputeDistance(strings.ToLower(name), strings.ToLower(n)); d < least {
 			best, least = n, d
 		}
 	}
@@ -129,24 +131,4 @@ func instead(word string, names []string) string {
 		return hint
 	}
 	return "; there are " + strings.Join(names, ", ")
-}
-
-// distance is how many letters differ (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			next := diagonal
-			if a[i] != b[j] {
-				next = min(diagonal, row[j], row[j+1]) + 1
-			}
-			diagonal, row[j+1] = row[j+1], next
-		}
-	}
-	return row[len(b)]
 }

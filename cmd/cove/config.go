@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agnivade/levenshtein"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 
@@ -286,7 +287,7 @@ func readConfig(name string, fs *pflag.FlagSet) (map[string]setting, error) {
 func near(word string, fs *pflag.FlagSet) string {
 	best, at := "", 3
 	fs.VisitAll(func(f *pflag.Flag) {
-		if d := distance(word, f.Name); d < at {
+		if d := levenshtein.ComputeDistance(word, f.Name); d < at {
 			best, at = f.Name, d
 		}
 	})
@@ -294,27 +295,6 @@ func near(word string, fs *pflag.FlagSet) string {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %s?", best)
-}
-
-// distance is the number of single-letter edits between two words.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			next := min(row[j]+1, row[j+1]+1, diagonal+cost)
-			diagonal, row[j+1] = row[j+1], next
-		}
-	}
-	return row[len(b)]
 }
 
 func (c *config) derive() {
