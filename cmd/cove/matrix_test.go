@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"cove.example/cove/arm"
 	"cove.example/cove/armapi"
 	"cove.example/cove/audit"
 	"cove.example/cove/directory"
@@ -240,6 +241,26 @@ func (c caller) asks(t *testing.T, web *httptest.Server, method, target, body st
 
 var parameters = regexp.MustCompile(`\{[^}]*\}`)
 
+// managed serves a server's Resource Manager, and says where its first
+// subscription is and of which tenant.
+func managed(t *testing.T, s *server) (manage *armapi.Server, web *httptest.Server, at arm.ID, tenant string) {
+	t.Helper()
+	manage, ok := s.router.Hosts[s.config.HostManagement].(*armapi.Server)
+	if !ok {
+		t.Fatal("the Resource Manager is another")
+	}
+	web = httptest.NewTLSServer(manage)
+	t.Cleanup(web.Close)
+	at, err := s.subscription(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tenant, err = s.tenant(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return manage, web, at, tenant
+}
+
 // Every route of the Resource Manager, every verb on every type of resource and
 // every action, against every kind of caller, over HTTP, from the tables of the
 // server as it is put together: one that is added without a line here fails.
@@ -248,20 +269,7 @@ var parameters = regexp.MustCompile(`\{[^}]*\}`)
 // Published failures 14, 16, 43, 49.
 func TestRoutesAndPrincipals(t *testing.T) {
 	s := assembled(t)
-	manage, ok := s.router.Hosts[s.config.HostManagement].(*armapi.Server)
-	if !ok {
-		t.Fatal("the Resource Manager is another")
-	}
-	web := httptest.NewTLSServer(manage)
-	defer web.Close()
-	at, err := s.subscription(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	tenant, err := s.tenant(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	manage, web, at, tenant := managed(t, s)
 	do := func(who caller, method, target string) int {
 		t.Helper()
 		body := ""

@@ -3,13 +3,11 @@ package main
 import (
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"cove.example/cove/arm"
-	"cove.example/cove/armapi"
 	"cove.example/cove/directory"
 	"cove.example/cove/policy"
 	"cove.example/cove/resource"
@@ -20,20 +18,7 @@ import (
 // others it is not there.
 func TestWhoMayAskWhoCould(t *testing.T) {
 	s := assembled(t)
-	manage, ok := s.router.Hosts[s.config.HostManagement].(*armapi.Server)
-	if !ok {
-		t.Fatal("the Resource Manager is another")
-	}
-	web := httptest.NewTLSServer(manage)
-	defer web.Close()
-	at, err := s.subscription(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	tenant, err := s.tenant(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, web, at, tenant := managed(t, s)
 	anybody := resource.Caller{ObjectID: "owner", May: func(string, arm.ID) bool { return true }}
 	group := at.String() + "/resourceGroups/prod"
 	harbor := group + "/providers/Microsoft.ContainerRegistry/registries/harbor"
